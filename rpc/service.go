@@ -180,9 +180,9 @@ type SyncResult struct {
 // ReloadResult of daemon.reload.
 type ReloadResult struct {
 	Reloaded   bool     `json:"reloaded"`
-	Config     string   `json:"config"`               // the file, or "" for the defaults
-	Generation int      `json:"generation"`           // counts reloads
-	NeedsStart []string `json:"restart_to_apply"`     // keys that changed and wait for a restart
+	Config     string   `json:"config"`           // the file, or "" for the defaults
+	Generation int      `json:"generation"`       // counts reloads
+	NeedsStart []string `json:"restart_to_apply"` // keys that changed and wait for a restart
 }
 
 // ShutdownResult of daemon.shutdown.
