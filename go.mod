@@ -1,5 +1,7 @@
 module github.com/forge-cpd/forge-cpd
 
-go 1.26
+go 1.26.0
 
 require github.com/google/uuid v1.6.0
+
+require golang.org/x/sys v0.49.0
