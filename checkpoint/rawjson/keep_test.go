@@ -1,12 +1,9 @@
 package rawjson
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
-	"unicode/utf8"
 )
 
 func TestCompactKeepsWhatWasSent(t *testing.T) {
@@ -26,7 +23,7 @@ func TestCompactKeepsWhatWasSent(t *testing.T) {
 	}
 }
 
-func TestCompactRefuses(t *testing.T) {
+func TestCompactRefusesByKind(t *testing.T) {
 	for in, want := range map[string]error{
 		"": ErrSyntax, "{": ErrSyntax, "[1,]": ErrSyntax, `{"a":1,}`: ErrSyntax, "01": ErrSyntax, "1.": ErrSyntax,
 		"1e": ErrSyntax, "-": ErrSyntax, "nul": ErrSyntax, "1 2": ErrSyntax, `"\x"`: ErrSyntax, `"\u12g4"`: ErrSyntax,
@@ -67,29 +64,6 @@ func TestMembersAndPointer(t *testing.T) {
 			t.Errorf("LoneSurrogate(%s) is not %v", in, want)
 		}
 	}
-}
-
-func FuzzCompact(f *testing.F) {
-	for _, s := range []string{`{"a":[1,2.5e3,"x\u00e9"],"b":null}`, "[[[]]]", `"\ud800"`, " 1 ", "{\"\xff\":1}"} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		got, err := Compact(nil, in, 100)
-		if errors.Is(err, ErrDepth) {
-			return
-		}
-		valid := json.Valid(in) && utf8.Valid(in)
-		if (err == nil) != valid {
-			t.Fatalf("%q: %v, but valid is %v", in, err, valid)
-		}
-		if err != nil {
-			return
-		}
-		var want bytes.Buffer
-		if err := json.Compact(&want, in); err != nil || want.String() != string(got) {
-			t.Fatalf("%q became %q, want %q", in, got, want.String())
-		}
-	})
 }
 
 func BenchmarkCompact(b *testing.B) {
