@@ -137,6 +137,7 @@ func Default() *Config {
 		Retention: Retention{
 			Retention: checkpoint.Retention{
 				KeepRecent: &recent, KeepHourly: &hourly, KeepDaily: &daily, KeepManual: true, KeepTagged: true,
+				PreserveTags: []string{},
 			},
 			Every: time.Hour,
 		},

@@ -26,11 +26,20 @@ type Key struct {
 	check func(text string) string // says what is wrong with a text, or ""
 }
 
+// Lookup finds the row of a key, with or without the numbers of list elements.
+func Lookup(key string) (Key, bool) {
+	i, ok := keyIndex[generic(key)]
+	if !ok {
+		return Key{Name: key}, false
+	}
+	return Keys[i], true
+}
+
 // rowOf finds the row of a key as the decoder counts it ("sessions[0].auto.cron"). The
 // same type has the same rows wherever it stands.
 func rowOf(key string) Key {
-	if i, ok := keyIndex[generic(key)]; ok {
-		return Keys[i]
+	if row, ok := Lookup(key); ok {
+		return row
 	}
 	return Key{Name: key, Min: math.MinInt64, Max: math.MaxInt64}
 }

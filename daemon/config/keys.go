@@ -32,7 +32,7 @@ var Keys = []Key{
 
 	{Name: "limits", Doc: "What clients can make the daemon hold. Each limit is refused with its own error, never in silence."},
 	{Name: "limits.frame_bytes", Min: 4 * kib, Max: gib, Unit: "bytes", Doc: "The longest request. Twice state_bytes, so that the largest state fits however its JSON is escaped."},
-	{Name: "limits.state_bytes", Min: kib, Max: gib, Unit: "bytes", Doc: "The largest state of one checkpoint. 16 MiB holds weeks of an agent's conversation; larger things belong in files."},
+	{Name: "limits.state_bytes", Min: kib, Max: gib, Unit: "bytes", Doc: "The largest state of one checkpoint. 16 MiB is several times the longest conversation that an agent can hold; larger things belong in files."},
 	{Name: "limits.metadata_bytes", Min: 0, Max: 16 * mib, Unit: "bytes", Doc: "The largest metadata of one checkpoint. Lists show it with every line, so it is kept small."},
 	{Name: "limits.in_flight_bytes", Min: 8 * kib, Max: 64 * gib, Unit: "bytes", Doc: "Requests being worked on, over all connections; beyond it the daemon reads no further until some are answered. Bounds its memory."},
 	{Name: "limits.connections", Min: 1, Max: 1_000_000, Doc: "Open connections; one more is told overloaded and closed. 1024 stays below the usual limit on descriptors with room for the store."},
