@@ -5,6 +5,9 @@ go 1.26.0
 require github.com/google/uuid v1.6.0
 
 require (
+	github.com/jotfs/fastcdc-go v0.2.0
+	github.com/klauspost/compress v1.20.3
+	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
 	gopkg.in/yaml.v3 v3.0.1
 )
