@@ -12,4 +12,14 @@ require (
 	gopkg.in/yaml.v3 v3.0.1
 )
 
-require github.com/google/jsonschema-go v0.4.3
+require (
+	github.com/dustin/go-humanize v1.0.1
+	github.com/google/jsonschema-go v0.4.3
+	github.com/spf13/cobra v1.10.2
+	golang.org/x/term v0.47.0
+)
+
+require (
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/spf13/pflag v1.0.9 // indirect
+)

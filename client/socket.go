@@ -1,14 +1,9 @@
 package client
 
-import (
-	"errors"
-	"os"
-)
+import "github.com/forge-cpd/forge-cpd/daemon/config"
 
-// defaultSocket finds the daemon's socket when the program named none.
+// defaultSocket finds the daemon's socket as the command and the daemon do.
 func defaultSocket() (string, error) {
-	if s := os.Getenv("FORGE_CPD_SOCKET"); s != "" {
-		return s, nil
-	}
-	return "", errors.New("no socket: set Client.Socket or FORGE_CPD_SOCKET")
+	_, paths, err := config.Resolve(config.Flags{})
+	return paths.Socket, err
 }

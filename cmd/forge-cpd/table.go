@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// table prints rows in columns that fit the terminal. What is not needed goes first:
+// columns with the lowest keep are left out until the rest fits, and the one that is
+// flexible is cut. With no terminal nothing is left out or cut.
+type table struct {
+	columns []column
+	rows    [][]string
+}
+
+type column struct {
+	title string
+	right bool // numbers
+	flex  bool // may be cut, down to 12 characters
+	keep  int  // 0: always there; else the higher stays the longer
+	paint func(string) string
+}
+
+func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+
+func (t *table) print(w io.Writer, width int, s style) error {
+	widths := make([]int, len(t.columns))
+	for i, c := range t.columns {
+		widths[i] = len(c.title)
+		for _, r := range t.rows {
+			widths[i] = max(widths[i], utf8.RuneCountInString(r[i]))
+		}
+	}
+	shown := t.fit(widths, width)
+	var line strings.Builder
+	cell := func(i int, text string, last bool, paint func(string) string) {
+		if n := widths[i]; utf8.RuneCountInString(text) > n {
+			text = string([]rune(text)[:n-1]) + "…"
+		}
+		pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text))
+		if paint != nil {
+			text = paint(text)
+		}
+		switch {
+		case t.columns[i].right:
+			text = pad + text
+		case !last:
+			text += pad
+		}
+		line.WriteString(text)
+		if !last {
+			line.WriteString("  ")
+		}
+	}
+	for n := -1; n < len(t.rows); n++ {
+		line.Reset()
+		for k, i := range shown {
+			last := k == len(shown)-1
+			if n < 0 {
+				cell(i, t.columns[i].title, last, s.dim)
+			} else {
+				cell(i, t.rows[n][i], last, t.columns[i].paint)
+			}
+		}
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fit chooses the columns and narrows the flexible ones.
+func (t *table) fit(widths []int, width int) []int {
+	shown := make([]int, len(t.columns))
+	for i := range shown {
+		shown[i] = i
+	}
+	if width == 0 {
+		return shown
+	}
+	const narrowest = 12
+	for {
+		total := -2
+		for _, i := range shown {
+			total += widths[i] + 2
+		}
+		over := total - width
+		for _, i := range shown {
+			if over > 0 && t.columns[i].flex && widths[i] > narrowest {
+				cut := min(over, widths[i]-narrowest)
+				if t.droppable(shown) && cut < over {
+					continue // a column will go: see then how much must be cut
+				}
+				widths[i] -= cut
+				over -= cut
+			}
+		}
+		if over <= 0 || !t.droppable(shown) {
+			return shown
+		}
+		shown = t.drop(shown)
+	}
+}
+
+func (t *table) droppable(shown []int) bool {
+	for _, i := range shown {
+		if t.columns[i].keep > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *table) drop(shown []int) []int {
+	least := -1
+	for k, i := range shown {
+		if t.columns[i].keep > 0 && (least < 0 || t.columns[i].keep < t.columns[shown[least]].keep) {
+			least = k
+		}
+	}
+	return append(append([]int(nil), shown[:least]...), shown[least+1:]...)
+}
