@@ -67,6 +67,8 @@ type Options struct {
 	Take func(context.Context, Request) (Outcome, error)
 	// Save keeps a session's opaque state; the next Set of the session hands it back.
 	Save func(context.Context, checkpoint.ID, json.RawMessage) error
+	// Load reads what Save was last given, for a Trigger of a session that was never Set; nil: none.
+	Load func(context.Context, checkpoint.ID) (json.RawMessage, error)
 	// Report, when not nil, is told of each trigger after it was decided: skipped ones,
 	// failed ones (err) and taken ones. It must not call the engine.
 	Report func(Trigger, Outcome, error)
@@ -97,6 +99,9 @@ type Trigger struct {
 	Message string          // "": one is made from the cause
 	Detail  json.RawMessage // its member "id" names the tool call of tool_call and error
 	State   json.RawMessage
+	// Newest is the time of the session's newest checkpoint as far as the caller knows; it
+	// matters only for a session that was never Set.
+	Newest time.Time
 	// Always takes it whatever the session's configuration says: the daemon's own
 	// disconnect and the last checkpoint of unsaved state.
 	Always bool

@@ -1,0 +1,84 @@
+package autotrigger
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+)
+
+// touch has the session's state saved within d. Called with mu held.
+func (e *Engine) touch(s *session, d time.Duration) {
+	if e.opts.Save == nil {
+		return
+	}
+	at := time.Now().Add(d)
+	if old, there := e.unsaved[s]; !there || at.Before(old) {
+		e.unsaved[s] = at
+	}
+}
+
+// saveLoop saves what is due once a second.
+func (e *Engine) saveLoop(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			e.save(ctx, func(at time.Time) bool { return !at.After(now) })
+		}
+	}
+}
+
+func (e *Engine) saveAll(ctx context.Context) {
+	e.save(ctx, func(time.Time) bool { return true })
+}
+
+// save writes the states that are due, several at once: the store makes one flush of them.
+func (e *Engine) save(ctx context.Context, due func(time.Time) bool) {
+	e.mu.Lock()
+	var batch []*session
+	for s, at := range e.unsaved {
+		if due(at) {
+			batch = append(batch, s)
+			delete(e.unsaved, s)
+		}
+	}
+	e.mu.Unlock()
+	var wg sync.WaitGroup
+	room := make(chan struct{}, e.opts.Workers)
+	for _, s := range batch {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			e.saveOne(ctx, s)
+		})
+	}
+	wg.Wait()
+}
+
+func (e *Engine) saveOne(ctx context.Context, s *session) {
+	e.mu.Lock()
+	raw, err := s.state()
+	e.mu.Unlock()
+	if err == nil {
+		err = e.opts.Save(ctx, s.id, raw)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case err == nil || errors.Is(err, checkpoint.ErrNotFound): // deleted: nothing to keep
+		if _, again := e.unsaved[s]; !again && e.parted[s.id] == s {
+			delete(e.parted, s.id)
+		}
+	case ctx.Err() != nil:
+		e.touch(s, 0) // the last save of Run takes it
+	default:
+		e.opts.Logger.Warn("save a session's automation state; trying again", "session", s.id, "error", err)
+		e.touch(s, e.opts.SaveCounts)
+	}
+}

@@ -1,0 +1,95 @@
+package autotrigger
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+)
+
+// session is one session's automation. The engine's mu guards it, but for busy.
+type session struct {
+	id     checkpoint.ID
+	busy   chan struct{} // holds one token while a trigger is being decided: never two at once
+	policy *policy       // nil: no automation
+	files  *files        // nil: nothing to watch or capture
+
+	newest   time.Time // checkpoint of any kind
+	lastAuto time.Time // checkpoint that was not manual
+	lastRun  time.Time
+	anchor   time.Time // the interval counts from here or newest, whichever is later
+	started  bool      // anchor is set
+
+	nextCron time.Time
+	due      time.Time // the earlier of interval and cron
+	index    int       // in the queue of timers, -1: not there
+	running  bool      // a timer's run is under way: it queues the session again
+	removed  bool
+
+	taken, skipped, failed uint64
+	lastError              string
+	calls                  *calls // nil until there is one
+}
+
+func newSession(id checkpoint.ID, st saved) *session {
+	s := &session{
+		id: id, busy: make(chan struct{}, 1), index: -1,
+		taken: st.Taken, skipped: st.Skipped, failed: st.Failed, lastError: st.LastError,
+		lastRun: st.LastRun, lastAuto: st.LastAuto, anchor: st.Anchor, started: !st.Anchor.IsZero(),
+	}
+	for _, c := range st.Calls {
+		s.remember(c)
+	}
+	return s
+}
+
+func (s *session) remember(c savedCall) {
+	if s.calls == nil {
+		s.calls = &calls{byID: map[string]savedCall{}}
+	}
+	s.calls.add(c)
+}
+
+// state renders what a restart needs.
+func (s *session) state() (json.RawMessage, error) {
+	st := saved{
+		Version: savedVersion, Taken: s.taken, Skipped: s.skipped, Failed: s.failed,
+		LastRun: s.lastRun, LastAuto: s.lastAuto, Anchor: s.anchor, LastError: s.lastError, Calls: s.calls.save(),
+	}
+	if s.files != nil {
+		st.Follow = s.files.save()
+	}
+	return json.Marshal(st)
+}
+
+// intervalAt is the interval's next run; zero when it is off.
+func (s *session) intervalAt(now time.Time) time.Time {
+	if s.policy == nil || s.policy.interval == 0 {
+		return time.Time{}
+	}
+	from := s.anchor
+	if s.newest.After(from) {
+		from = s.newest
+	}
+	if from.After(now) {
+		from = now // the clock was set back
+	}
+	return from.Add(s.policy.interval)
+}
+
+// schedule sets due from interval and cron, and the cause that is then due.
+func (s *session) schedule(now time.Time) (due time.Time, cause checkpoint.Cause) {
+	due, cause = s.intervalAt(now), checkpoint.CauseInterval
+	if at := s.nextCron; !at.IsZero() && (due.IsZero() || at.Before(due)) {
+		due, cause = at, checkpoint.CauseCron
+	}
+	s.due = due
+	return due, cause
+}
+
+// note takes a checkpoint's time.
+func (s *session) note(at time.Time) {
+	if at.After(s.newest) {
+		s.newest = at
+	}
+}
