@@ -1,3 +1,5 @@
+//go:build !man
+
 // Command forge-cpd is the checkpoint daemon and everything that speaks to it.
 package main
 
