@@ -1,0 +1,214 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/rpc"
+)
+
+// maxEnviron bounds what is read of a process's environment; the kernel lets one be larger.
+const maxEnviron = 1 << 20
+
+// gitTimeout bounds looking at a work tree; a huge one is left out rather than waited for.
+const gitTimeout = 2 * time.Second
+
+// capturer sees what belongs in a checkpoint's context: the agent's process and work tree.
+type capturer struct {
+	uid      uint32
+	hostname string
+	proc     string // /proc, or a test's
+
+	mu  sync.Mutex // guards env
+	env map[uint64]environ
+}
+
+// environ is what was kept of one connection's process: its environment does not change
+// after it began, so it is read once a connection and set of names.
+type environ struct {
+	names  string
+	vars   map[string]string
+	hidden uint64
+}
+
+func newCapturer(uid uint32) (*capturer, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("reading the host's name: %w", err)
+	}
+	return &capturer{uid: uid, hostname: host, proc: "/proc", env: map[uint64]environ{}}, nil
+}
+
+// forget drops what was kept of a connection.
+func (c *capturer) forget(conn uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.env, conn)
+}
+
+// contextOf describes the moment: the peer's process when there is one, else only the host.
+func (s *service) contextOf(ctx context.Context, sess checkpoint.Session, peer rpc.Peer, source checkpoint.StateSource) checkpoint.Context {
+	cfg := s.config()
+	c := checkpoint.Context{
+		CapturedAt: time.Now().UTC(), StartedAt: s.started, EnvVars: map[string]string{}, Hostname: s.capture.hostname,
+		StateSource: source,
+		Metrics: map[string]uint64{
+			"checkpoints_created": s.metrics.creates.Load(),
+			"session_checkpoints": uint64(sess.CheckpointCount),
+		},
+	}
+	if peer != nil {
+		names := cfg.Capture.Env
+		if sess.Auto != nil && len(sess.Auto.Capture.Env) > 0 {
+			names = slices.Concat(names, sess.Auto.Capture.Env)
+		}
+		hidden := s.capture.process(&c, peer, names, cfg.Capture.Redact)
+		s.metrics.redacted.Add(hidden)
+	}
+	if sess.Auto != nil && sess.Auto.Capture.Git && c.WorkingDir != "" && c.UID != nil && *c.UID == s.uid {
+		git, err := readGit(ctx, c.WorkingDir)
+		if err != nil {
+			s.log.DebugContext(ctx, "the work tree was not looked at", "dir", c.WorkingDir, "err", err)
+		}
+		c.Git = git
+	}
+	return c
+}
+
+// process fills in what /proc tells of the peer. A process that ended, or whose number
+// another process has by now, leaves only the credentials the kernel gave at connect.
+func (c *capturer) process(out *checkpoint.Context, peer rpc.Peer, names []string, redact bool) (hidden uint64) {
+	uid := peer.UID()
+	out.UID, out.PID = &uid, peer.PID()
+	if peer.PID() <= 0 {
+		return 0
+	}
+	dir := c.proc + "/" + strconv.Itoa(peer.PID())
+	cwd, err := os.Readlink(dir + "/cwd")
+	if err != nil {
+		cwd = "" // gone, or not ours to look at
+	}
+	env := c.environ(dir, peer, names, redact)
+	if !peer.Alive() {
+		return 0
+	}
+	out.WorkingDir = strings.TrimSuffix(cwd, " (deleted)")
+	maps.Copy(out.EnvVars, env.vars)
+	return env.hidden
+}
+
+func (c *capturer) environ(dir string, peer rpc.Peer, names []string, redact bool) environ {
+	key := strconv.FormatBool(redact) + "\x00" + strings.Join(names, "\x00")
+	c.mu.Lock()
+	e, ok := c.env[peer.ConnID()]
+	c.mu.Unlock()
+	if ok && e.names == key {
+		e.hidden = 0 // counted when it was read
+		return e
+	}
+	e = environ{names: key, vars: map[string]string{}}
+	raw, err := readAtMost(dir+"/environ", maxEnviron)
+	if err != nil || !peer.Alive() {
+		return e
+	}
+	for _, entry := range bytes.Split(raw, []byte{0}) {
+		name, value, ok := strings.Cut(string(entry), "=")
+		if !ok || !slices.Contains(names, name) {
+			continue
+		}
+		if redact && looksSecret(name, value) {
+			e.hidden++
+			continue
+		}
+		e.vars[name] = strings.ToValidUTF8(value, "\uFFFD")
+	}
+	select {
+	case <-peer.Done(): // forget was called or will find nothing
+	default:
+		c.mu.Lock()
+		c.env[peer.ConnID()] = e
+		c.mu.Unlock()
+	}
+	return e
+}
+
+func readAtMost(path string, n int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	_, err = b.ReadFrom(&limited{f: f, n: n})
+	return b.Bytes(), err
+}
+
+// limited is io.LimitedReader that does not hide the file from bytes.Buffer's caller.
+type limited struct {
+	f *os.File
+	n int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	if l.n <= 0 {
+		return 0, fmt.Errorf("%s is larger than %d bytes", l.f.Name(), maxEnviron)
+	}
+	n, err := l.f.Read(p[:min(int64(len(p)), l.n)])
+	l.n -= int64(n)
+	return n, err
+}
+
+// readGit asks git itself, told to change nothing and to run nothing of the repository's:
+// no index refresh, no file system monitor, no hooks. nil outside a work tree.
+func readGit(ctx context.Context, dir string) (*checkpoint.Git, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), gitTimeout)
+	defer cancel()
+	out, err := runGit(ctx, dir, "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--ignore-submodules=all")
+	if err != nil {
+		return nil, err
+	}
+	git := &checkpoint.Git{}
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "# branch.oid "):
+			if git.Head = strings.TrimPrefix(line, "# branch.oid "); git.Head == "(initial)" {
+				git.Head = ""
+			}
+		case strings.HasPrefix(line, "# branch.head "):
+			if git.Branch = strings.TrimPrefix(line, "# branch.head "); git.Branch == "(detached)" {
+				git.Branch = ""
+			}
+		case line != "" && line[0] != '#':
+			git.Dirty = true
+		}
+	}
+	return git, nil
+}
+
+func runGit(ctx context.Context, dir string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "git", slices.Concat([]string{
+		"-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.untrackedCache=false",
+	}, args)...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("git status in %s: %w", dir, err)
+	}
+	return out, nil
+}
