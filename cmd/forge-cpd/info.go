@@ -13,13 +13,18 @@ import (
 
 func newPathsCmd(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "paths",
-		Short:   "say where socket, data and configuration are, and why",
-		Example: "  forge-cpd paths\n  nc -U -N \"$(forge-cpd paths --json | jq -r .socket)\"",
-		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Use:       "paths [socket|data|config]",
+		Short:     "say where socket, data and configuration are, and why",
+		Example:   "  forge-cpd paths\n  nc -U -N \"$(forge-cpd paths socket)\"",
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"socket", "data", "config"},
+		RunE: func(_ *cobra.Command, args []string) error {
 			_, p, err := config.Resolve(a.flags)
 			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				_, err := fmt.Fprintln(a.stdout, map[string]string{"socket": p.Socket, "data": p.DataDir, "config": p.Config}[args[0]])
 				return err
 			}
 			if a.json {

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
+	"github.com/forge-cpd/forge-cpd/client"
+	"github.com/forge-cpd/forge-cpd/rpc"
+)
+
+// splitPages above this many bytes: a request may have 32 MiB.
+const splitPages = 16 << 20
+
+func newImportCmd(a *app) *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "import FILE|-",
+		Short: "take in what export wrote",
+		Long: `Takes in an export of forge-cpd, or one of forge-reasoning 0.1. What is there already is
+skipped, so importing twice changes nothing; an entry that does not match its checksum is
+named and left out, and the exit code is 5. --dry-run only reads the file and counts.`,
+		Example: "  forge-cpd import all.jsonl\n  zstd -dc my-agent.jsonl.zst | forge-cpd import -",
+		Args:    cobra.ExactArgs(1),
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "read and count, and change nothing")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		in := a.stdin
+		if args[0] != "-" {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			in = f
+		}
+		if dryRun {
+			return a.countImport(in)
+		}
+		return a.clientCmd(func(ctx context.Context, c *client.Client, _ []string) error {
+			return a.importFrom(ctx, c, in)
+		})(cmd, args)
+	}
+	return cmd
+}
+
+// eachPage hands over the pages of a file, as the bytes that they are.
+func eachPage(in io.Reader, f func(page json.RawMessage) error) error {
+	d := json.NewDecoder(in)
+	for n := 1; ; n++ {
+		var page json.RawMessage
+		if err := d.Decode(&page); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("page %d is no JSON (byte %d): %w", n, d.InputOffset(), err)
+		}
+		if err := f(page); err != nil {
+			return fmt.Errorf("page %d: %w", n, err)
+		}
+	}
+}
+
+func (a *app) countImport(in io.Reader) error {
+	var count exportCount
+	if err := eachPage(in, count.add); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"checkpoints": count.checkpoints, "sessions": count.sessions, "bytes": count.bytes})
+	}
+	_, err := fmt.Fprintf(a.stdout, "%s and %s, %s; nothing was changed\n", plural(count.sessions, "session"), plural(count.checkpoints, "checkpoint"), size(count.bytes))
+	return err
+}
+
+func (a *app) importFrom(ctx context.Context, c *client.Client, in io.Reader) error {
+	total := rpc.ImportResult{Rejected: []rpc.Rejected{}}
+	bar := a.progress()
+	defer bar.done()
+	err := eachPage(in, func(page json.RawMessage) error {
+		return splitPage(page, splitPages, func(part json.RawMessage) error {
+			r, err := c.Import(ctx, part)
+			if err != nil {
+				return err
+			}
+			total.Imported += r.Imported
+			total.Skipped += r.Skipped
+			total.Renumbered += r.Renumbered
+			total.Rejected = append(total.Rejected, r.Rejected...)
+			bar.tell("imported %s", plural(total.Imported, "checkpoint"))
+			return nil
+		})
+	})
+	bar.done()
+	if a.json {
+		err = errors.Join(err, a.printJSON(total))
+	} else {
+		a.say("imported %s (%d renumbered), skipped %d that were there, rejected %d",
+			plural(total.Imported, "checkpoint"), total.Renumbered, total.Skipped, len(total.Rejected))
+		for _, r := range total.Rejected {
+			a.say("  rejected %s: %s", r.CheckpointID, plain(r.Problem))
+		}
+	}
+	if err == nil && len(total.Rejected) > 0 {
+		err = &exitError{code: exitDamaged}
+	}
+	return err
+}
+
+// splitPage cuts a page that is too large for one request between its checkpoints. No
+// byte of a checkpoint is changed.
+func splitPage(page json.RawMessage, limit int, f func(json.RawMessage) error) error {
+	if len(page) <= limit {
+		return f(page)
+	}
+	var rest []byte // the page's other members, without its braces
+	var entries [][]byte
+	err := rawjson.RawMembers(page, func(key, value []byte) error {
+		if string(key) == `"checkpoints"` {
+			return rawjson.Elements(value, func(_ int, e []byte) error {
+				entries = append(entries, e)
+				return nil
+			})
+		}
+		rest = append(append(append(append(rest, ','), key...), ':'), value...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for first := true; first || len(entries) > 0; first = false {
+		part := []byte(`{"checkpoints":[`)
+		n := 0
+		for n < len(entries) && (n == 0 || len(part)+len(entries[n])+len(rest) < limit) {
+			if n > 0 {
+				part = append(part, ',')
+			}
+			part = append(part, entries[n]...)
+			n++
+		}
+		entries = entries[n:]
+		part = append(append(append(part, ']'), rest...), '}')
+		if err := f(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
