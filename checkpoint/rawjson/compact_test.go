@@ -64,8 +64,12 @@ func TestCompactRefuses(t *testing.T) {
 	if err := Valid([]byte(strings.Repeat(`{"a":[`, 100000)+strings.Repeat("]}", 100000)), 0); err != nil {
 		t.Errorf("no bound on depth: %v", err)
 	}
-	if _, err := (Options{AllowNoUTF8: true}).Compact(nil, []byte("[ \"\xff\" ]")); err != nil {
-		t.Errorf("AllowNoUTF8: %v", err)
+	out, flaw, err := Lenient(nil, []byte("[ \"\xff\", [[1]] ]"), 2)
+	if string(out) != "[\"\xff\",[[1]]]" || !errors.Is(flaw, ErrUTF8) || err != nil {
+		t.Errorf("Lenient: %q, %v, %v", out, flaw, err)
+	}
+	if _, _, err := Lenient(nil, []byte("[[1]"), 1); !errors.Is(err, ErrSyntax) {
+		t.Errorf("Lenient on bad syntax: %v", err)
 	}
 }
 

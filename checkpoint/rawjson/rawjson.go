@@ -41,34 +41,33 @@ func (e *Error) Unwrap() error { return e.Err }
 // to work in place. Lone surrogate escapes (`\ud800`) are let through; Unquote tells them.
 // On error dst is returned as it came, but in place src is then spoilt.
 func Compact(dst, src []byte, maxDepth int) ([]byte, error) {
-	return Options{MaxDepth: maxDepth}.Compact(dst, src)
-}
-
-// Valid says what Compact would find wrong with src, or nil.
-func Valid(src []byte, maxDepth int) error {
-	s := scanner{src: src, maxDepth: maxDepth, utf8: true}
-	return s.document()
-}
-
-// Options relax Compact for one who looks for the place of an error.
-type Options struct {
-	MaxDepth    int  // 0: no bound
-	AllowNoUTF8 bool // let bytes that are not UTF-8 stand in strings
-}
-
-// Compact is the package's Compact under these options.
-func (o Options) Compact(dst, src []byte) ([]byte, error) {
-	s := scanner{src: src, dst: dst, compact: true, maxDepth: o.MaxDepth, utf8: !o.AllowNoUTF8}
+	s := scanner{src: src, dst: dst, compact: true, maxDepth: maxDepth}
 	if err := s.document(); err != nil {
 		return dst, err
 	}
 	return s.dst, nil
 }
 
+// Valid says what Compact would find wrong with src, or nil.
+func Valid(src []byte, maxDepth int) error {
+	s := scanner{src: src, maxDepth: maxDepth}
+	return s.document()
+}
+
+// Lenient is Compact that goes on over what is too deep or not UTF-8 and reports the first
+// such place as flaw, for one who has to find out whose fault it is.
+func Lenient(dst, src []byte, maxDepth int) (out []byte, flaw, err error) {
+	s := scanner{src: src, dst: dst, compact: true, maxDepth: maxDepth, lenient: true}
+	if err := s.document(); err != nil {
+		return dst, nil, err
+	}
+	return s.dst, s.flaw, nil
+}
+
 // Value checks the one JSON value that starts at src[i] (after white space) and returns
 // where it starts and ends.
 func Value(src []byte, i, maxDepth int) (start, end int, err error) {
-	s := scanner{src: src, i: i, maxDepth: maxDepth, utf8: true}
+	s := scanner{src: src, i: i, maxDepth: maxDepth}
 	s.space()
 	start = s.i
 	err = s.value()

@@ -13,12 +13,23 @@ type scanner struct {
 	dst      []byte // with compact: what was kept so far, less src[run:i]
 	run      int
 	compact  bool
-	utf8     bool
+	lenient  bool // note what is too deep or not UTF-8 in flaw and go on
+	flaw     error
 	maxDepth int
 }
 
 func (s *scanner) fail(at int, detail string) error {
 	return &Error{Err: ErrSyntax, Offset: at, Detail: detail}
+}
+
+func (s *scanner) flawed(err *Error) error {
+	if !s.lenient {
+		return err
+	}
+	if s.flaw == nil {
+		s.flaw = err
+	}
+	return nil
 }
 
 // document is one value with nothing but white space around it.
@@ -86,7 +97,9 @@ func (s *scanner) value() error {
 		case c == '{' || c == '[':
 			depth++
 			if s.maxDepth > 0 && depth > s.maxDepth {
-				return &Error{Err: ErrDepth, Offset: s.i, Detail: "at most " + itoa(s.maxDepth) + " levels are allowed"}
+				if err := s.flawed(&Error{Err: ErrDepth, Offset: s.i, Detail: "at most " + itoa(s.maxDepth) + " levels are allowed"}); err != nil {
+					return err
+				}
 			}
 			if depth>>6 >= len(open) {
 				open = append(open, make([]uint64, len(open))...)
@@ -266,8 +279,10 @@ func (s *scanner) string() error {
 			i++
 		default:
 			_, n := utf8.DecodeRune(src[i:])
-			if n == 1 && s.utf8 {
-				return &Error{Err: ErrUTF8, Offset: i}
+			if n == 1 {
+				if err := s.flawed(&Error{Err: ErrUTF8, Offset: i}); err != nil {
+					return err
+				}
 			}
 			i += n
 		}

@@ -252,3 +252,20 @@ func skipContainer(b []byte, i int) int {
 	}
 	return -1
 }
+
+// Next takes the next element out of what is left of an array behind its opening bracket:
+// nil at its end. It is Elements for one who cannot be called back.
+func Next(rest []byte) (value, left []byte, err error) {
+	i := Space(rest, 0)
+	if i < len(rest) && rest[i] == ',' {
+		i = Space(rest, i+1)
+	}
+	if i < len(rest) && rest[i] == ']' {
+		return nil, nil, nil
+	}
+	end := skip(rest, i)
+	if end < 0 {
+		return nil, nil, &Error{Err: ErrSyntax, Offset: i, Detail: "a value should be here"}
+	}
+	return rest[i:end:end], rest[end:], nil
+}

@@ -1,0 +1,311 @@
+package rpc
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What the frame reader reports beside frames and the end of the connection.
+var (
+	errTooLong    = errors.New("frame over the limit")      // the rest of it is passed over
+	errBadHeader  = errors.New("bad header")                // the end of the frame is unknown
+	errFrameTime  = errors.New("frame not ended in time")   // a peer that stopped in mid-frame
+	errIdle       = errors.New("idle")                      // nothing happened for long
+	errNoMore     = errors.New("the server reads no more")  // draining
+	errCutInFrame = errors.New("connection ended in frame") // LSP: a body that is too short
+)
+
+const (
+	startBuffer = 4 << 10
+	maxHeader   = 4 << 10
+)
+
+// frames cuts what a peer sends into frames, of the framing that its first byte shows.
+// It holds no more than one frame, and no buffer while the peer is silent.
+type frames struct {
+	c       *conn
+	buf     []byte
+	r, w    int
+	begun   time.Time // when the first byte of a frame that is not whole came
+	share   share     // what the buffer's growth has taken of the budget
+	known   bool      // the framing is
+	lsp     bool
+	discard int64 // bytes of an over-long LSP frame still to pass over
+	toLine  bool  // passing over an over-long line
+	eof     error
+}
+
+// next returns one frame, which the caller owns with the share it holds.
+func (f *frames) next() ([]byte, share, error) {
+	if !f.known {
+		if err := f.detect(); err != nil {
+			return nil, share{}, err
+		}
+	}
+	if f.lsp {
+		return f.body()
+	}
+	return f.line()
+}
+
+// detect waits for the first byte that is not white space.
+func (f *frames) detect() error {
+	for {
+		for f.r < f.w {
+			switch f.buf[f.r] {
+			case ' ', '\t', '\r', '\n':
+				f.r++
+				continue
+			case 'C', 'c':
+				f.lsp = true
+			}
+			f.known = true
+			f.c.lsp.Store(f.lsp)
+			return nil
+		}
+		f.begun = time.Time{}
+		if err := f.fill(1); err != nil {
+			return err
+		}
+	}
+}
+
+func (f *frames) line() ([]byte, share, error) {
+	from := f.r
+	for {
+		if n := bytes.IndexByte(f.buf[from:f.w], '\n'); n >= 0 {
+			end := from + n
+			if f.toLine {
+				f.toLine = false
+			} else if end-f.r > f.c.limits.FrameBytes {
+				f.r = end + 1
+				f.begun = time.Time{}
+				return nil, share{}, errTooLong
+			} else if !blank(f.buf[f.r:end]) {
+				frame, s := f.cut(end, end+1)
+				return frame, s, nil
+			}
+			f.r, from = end+1, end+1
+			f.begun = time.Time{}
+			continue
+		}
+		if f.toLine {
+			f.r = f.w
+		} else if f.w-f.r > f.c.limits.FrameBytes {
+			f.toLine = true
+			f.r = f.w
+			f.drop()
+			return nil, share{}, errTooLong
+		}
+		pending := f.w - f.r
+		if err := f.fill(1); err != nil {
+			if errors.Is(err, io.EOF) && pending > 0 && !blank(f.buf[f.r:f.w]) {
+				frame, s := f.cut(f.w, f.w) // the last line need not end
+				return frame, s, nil
+			}
+			return nil, share{}, err
+		}
+		from = f.r + pending
+	}
+}
+
+func blank(b []byte) bool {
+	for _, c := range b {
+		if c != ' ' && c != '\t' && c != '\r' && c != '\n' {
+			return false
+		}
+	}
+	return true
+}
+
+// body reads one frame of the LSP framing.
+func (f *frames) body() ([]byte, share, error) {
+	for f.discard > 0 {
+		if f.r == f.w {
+			if err := f.fill(1); err != nil {
+				return nil, share{}, err
+			}
+		}
+		n := min(int64(f.w-f.r), f.discard)
+		f.discard -= n
+		f.r += int(n)
+		if f.discard == 0 {
+			f.begun = time.Time{}
+		}
+	}
+	length := int64(-1)
+	for used := 0; ; {
+		line, err := f.headerLine()
+		if err != nil {
+			return nil, share{}, err
+		}
+		if used += len(line) + 2; used > maxHeader {
+			return nil, share{}, errBadHeader
+		}
+		if line == "" && length >= 0 {
+			break
+		}
+		if line == "" && used == 2 {
+			used = 0
+			continue // empty lines between frames
+		}
+		name, value, ok := strings.Cut(line, ":")
+		if !ok {
+			return nil, share{}, errBadHeader
+		}
+		if strings.EqualFold(strings.TrimSpace(name), "Content-Length") {
+			n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			if err != nil || n < 0 {
+				return nil, share{}, errBadHeader
+			}
+			length = n
+		}
+	}
+	if length > int64(f.c.limits.FrameBytes) {
+		f.discard = length
+		return nil, share{}, errTooLong
+	}
+	for int64(f.w-f.r) < length {
+		if err := f.fill(int(length) - (f.w - f.r)); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errCutInFrame
+			}
+			return nil, share{}, err
+		}
+	}
+	frame, s := f.cut(f.r+int(length), f.r+int(length))
+	return frame, s, nil
+}
+
+func (f *frames) headerLine() (string, error) {
+	from := f.r
+	for {
+		if n := bytes.IndexByte(f.buf[from:f.w], '\n'); n >= 0 {
+			line := strings.TrimSuffix(string(f.buf[f.r:from+n]), "\r")
+			f.r = from + n + 1
+			return line, nil
+		}
+		if f.w-f.r > maxHeader {
+			return "", errBadHeader
+		}
+		pending := f.w - f.r
+		if err := f.fill(1); err != nil {
+			return "", err
+		}
+		from = f.r + pending
+	}
+}
+
+// cut takes buf[r:end] out as a frame and goes on at next. A small frame is copied, a
+// large one leaves with its buffer.
+func (f *frames) cut(end, next int) ([]byte, share) {
+	var frame []byte
+	var s share
+	if end-f.r <= smallFrame {
+		frame = bytes.Clone(f.buf[f.r:end])
+		f.r = next
+	} else {
+		frame, s = f.buf[f.r:end:end], f.share
+		f.c.holding.Store(0)
+		rest := f.buf[next:f.w]
+		f.buf, f.share = nil, share{}
+		f.r, f.w = 0, 0
+		if len(rest) > 0 {
+			f.buf = append(make([]byte, 0, max(startBuffer, len(rest))), rest...)
+			f.buf = f.buf[:cap(f.buf)]
+			f.w = len(rest)
+		}
+	}
+	f.begun = time.Time{}
+	if f.r < f.w {
+		f.begun = time.Now()
+	}
+	return frame, s
+}
+
+// drop lets go of a buffer that has nothing in it.
+func (f *frames) drop() {
+	if f.r == f.w {
+		f.r, f.w = 0, 0
+		if len(f.buf) > startBuffer {
+			f.buf = nil
+			f.c.holding.Store(0)
+			f.c.srv.budget.give(&f.share)
+		}
+	}
+}
+
+// fill reads at least one byte; want is how many are known to be missing.
+func (f *frames) fill(want int) error {
+	if f.eof != nil {
+		return f.eof
+	}
+	f.drop()
+	if f.buf == nil {
+		f.buf = make([]byte, startBuffer)
+	}
+	if f.w == len(f.buf) && f.r > 0 {
+		f.w = copy(f.buf, f.buf[f.r:f.w])
+		f.r = 0
+	}
+	if f.w == len(f.buf) {
+		if err := f.grow(want); err != nil {
+			return err
+		}
+	}
+	for {
+		f.c.setReadDeadline(f.begun, f.r < f.w || f.discard > 0 || f.toLine)
+		n, err := f.c.nc.Read(f.buf[f.w:])
+		if n > 0 {
+			if f.begun.IsZero() {
+				f.begun = time.Now()
+			}
+			f.w += n
+			f.c.readAt.Store(time.Now().UnixNano())
+			return nil
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if err = f.c.whyTimeout(f.begun, f.r < f.w || f.discard > 0 || f.toLine); err == nil {
+				continue
+			}
+		} else if err == nil {
+			continue
+		} else if !errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		f.eof = err
+		return err
+	}
+}
+
+// grow makes room four times as large, within the budget of all connections.
+func (f *frames) grow(want int) error {
+	size := max(4*len(f.buf), startBuffer)
+	most := f.c.limits.FrameBytes + 2
+	if f.lsp {
+		size = min(size, f.w+want)
+	}
+	if size = min(size, most); size <= len(f.buf) {
+		size = len(f.buf) + startBuffer // a header before a frame of the full length
+	}
+	if size > smallFrame {
+		f.c.holding.Store(int64(size))
+		if !f.c.srv.budget.take(&f.share, int64(size-len(f.buf)), false, f.c.closed, f.c.srv.shed) {
+			return io.ErrUnexpectedEOF
+		}
+	}
+	buf := make([]byte, size)
+	f.w = copy(buf, f.buf[f.r:f.w])
+	f.buf, f.r = buf, 0
+	return nil
+}
+
+// close gives back what the buffer holds of the budget. The reader must have ended.
+func (f *frames) close() {
+	f.c.srv.budget.give(&f.share)
+}
