@@ -85,9 +85,6 @@ func (f *follower) captured() []string {
 // start finds the place to go on from in each file that is there. Called with reading
 // held, after the watch was armed: what grows later is told.
 func (f *follower) start() error {
-	if f.w.e.opts.Parser == nil {
-		return errors.New("this program was built without a reader of transcripts")
-	}
 	if _, err := f.w.e.opts.Parser(f.w.cfg.Format, f.w.cfg.Match); err != nil {
 		return err
 	}
@@ -371,14 +368,20 @@ func (f *follower) advance(p *followed, file *os.File, end int64) error {
 func (f *follower) call(ctx context.Context, p *followed, c transcript.Call, whole *prefix) error {
 	cause := c.Cause
 	if cause == checkpoint.CauseError && !f.w.e.takesErrors(f.w.s) {
+		if c.Plain {
+			return nil
+		}
 		cause = checkpoint.CauseToolCall
 	}
 	message := "tool call: " + c.Tool
-	if c.Cause == checkpoint.CauseError {
+	switch {
+	case c.Plain:
+		message = "the agent met an error"
+	case c.Cause == checkpoint.CauseError:
 		message = "tool call failed: " + c.Tool
 	}
 	detail, err := json.Marshal(struct {
-		Tool string `json:"tool"`
+		Tool string `json:"tool,omitempty"`
 		ID   string `json:"id,omitempty"`
 		Line int    `json:"line"`
 		Path string `json:"path"`

@@ -4,11 +4,16 @@ import (
 	"cmp"
 	"log/slog"
 	"time"
+
+	"github.com/forge-cpd/forge-cpd/autotrigger/transcript"
 )
 
 func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Parser == nil {
+		o.Parser = transcript.New
 	}
 	o.Workers = cmp.Or(o.Workers, 16)
 	o.StartsPerSec = cmp.Or(o.StartsPerSec, 500)

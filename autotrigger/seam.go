@@ -72,7 +72,7 @@ type Options struct {
 	// Report, when not nil, is told of each trigger after it was decided: skipped ones,
 	// failed ones (err) and taken ones. It must not call the engine.
 	Report func(Trigger, Outcome, error)
-	// Parser reads transcripts; it is required where a watch has a format.
+	// Parser makes the reader of a watch's format; nil: transcript.New.
 	Parser NewParser
 	Logger *slog.Logger // nil: discard
 	// StoreDir must not be watched: every checkpoint would cause the next. "" for none.

@@ -1,0 +1,467 @@
+package autotrigger
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+)
+
+// eventually waits for a condition that the kernel's news bring about.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("never: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func following(path string) *checkpoint.AutoConfig {
+	return auto(func(c *checkpoint.AutoConfig) {
+		c.OnToolCall = true
+		w := checkpoint.DefaultWatch()
+		w.Path, w.Format = path, FormatClaudeCode
+		c.Watch = []checkpoint.Watch{w}
+	})
+}
+
+func write(t *testing.T, path string, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkCalls wants one request for each finished call of data, in order, each with the
+// transcript up to the end of the call's line.
+func checkCalls(t *testing.T, got []Request, path string, data []byte, calls, failed int) {
+	t.Helper()
+	errs := 0
+	ids := map[string]bool{}
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	lastLine := 0
+	for _, r := range got {
+		if r.Cause == checkpoint.CauseError {
+			errs++
+		}
+		ids[r.ToolCallID] = true
+		var d struct {
+			Tool, ID, Path string
+			Line           int
+		}
+		if err := json.Unmarshal(r.Detail, &d); err != nil || d.Tool == "" || d.ID != r.ToolCallID || d.Path != path || d.Line < lastLine {
+			t.Fatalf("detail %s: %v", r.Detail, err)
+		}
+		lastLine = d.Line
+		want := bytes.Join(lines[:d.Line], nil)
+		if len(r.Files) != 1 || !bytes.Equal(r.Files[0].Content, want) || r.Files[0].Path != path {
+			t.Fatalf("line %d: the captured file is not the transcript up to it (%d files, problems %v)", d.Line, len(r.Files), r.Problems)
+		}
+		if !bytes.Contains(lines[d.Line-1], []byte(d.ID)) {
+			t.Fatalf("line %d does not hold call %s", d.Line, d.ID)
+		}
+	}
+	if len(got) != calls || errs != failed || len(ids) != calls {
+		t.Fatalf("%d checkpoints, %d errors, %d ids; want %d, %d", len(got), errs, len(ids), calls, failed)
+	}
+}
+
+var real = []struct {
+	name          string
+	calls, failed int
+}{{"claude-code-a", 28, 1}, {"claude-code-b", 52, 11}}
+
+func transcriptData(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("transcript", "testdata", name+".jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestFollowRealTranscripts(t *testing.T) {
+	for _, r := range real {
+		data := transcriptData(t, r.name)
+		for _, mode := range []struct {
+			name  string
+			write func(t *testing.T, path string)
+		}{
+			{"burst", func(t *testing.T, path string) { write(t, path, data) }},
+			{"line by line", func(t *testing.T, path string) {
+				for line := range bytes.Lines(data) {
+					write(t, path, line)
+				}
+			}},
+			{"in pieces that split lines", func(t *testing.T, path string) {
+				for piece := range slices.Chunk(data, 1999) {
+					write(t, path, piece)
+				}
+			}},
+		} {
+			t.Run(r.name+", "+mode.name, func(t *testing.T) {
+				path := filepath.Join(t.TempDir(), "later", "t.jsonl")
+				k := &taker{}
+				e := New(Options{Take: k.take, Save: k.save})
+				id := checkpoint.NewID()
+				mustSet(t, e, id, following(path), time.Time{}, nil)
+				stop := start(t, e)
+				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				mode.write(t, path)
+				eventually(t, "all calls", func() bool { return len(k.requests()) >= r.calls })
+				stop()
+				checkCalls(t, k.got, path, data, r.calls, r.failed)
+				if st := e.Status(id); st.Taken != uint64(r.calls) {
+					t.Errorf("%+v", st)
+				}
+			})
+		}
+	}
+}
+
+func TestFollowOverRestarts(t *testing.T) {
+	for _, r := range real {
+		t.Run(r.name, func(t *testing.T) {
+			data := transcriptData(t, r.name)
+			path := filepath.Join(t.TempDir(), "t.jsonl")
+			k := &taker{}
+			id := checkpoint.NewID()
+			written := 0
+			for part := range slices.Chunk(data, len(data)/5+1) {
+				// Half of what comes is written while nobody looks.
+				write(t, path, part[:len(part)/2])
+				e := New(Options{Take: k.take, Save: k.save})
+				cfg := following(path)
+				cfg.Watch[0].FromStart = true
+				mustSet(t, e, id, cfg, time.Time{}, k.states[id])
+				stop := start(t, e)
+				write(t, path, part[len(part)/2:])
+				written += len(part)
+				want := bytes.Count(data[:bytes.LastIndexByte(data[:written], '\n')+1], []byte(`"type":"tool_result"`))
+				if written == len(data) {
+					want = r.calls
+				}
+				eventually(t, "the calls so far", func() bool { return len(k.requests()) >= min(want, r.calls) })
+				stop()
+			}
+			checkCalls(t, k.got, path, data, r.calls, r.failed)
+		})
+	}
+}
+
+// A daemon that was killed has saved nothing since: ids derived from the call make the
+// taker answer with what is there.
+func TestFollowAfterACrashRepeatsOnlyKnownCalls(t *testing.T) {
+	data := transcriptData(t, "claude-code-a")
+	path := filepath.Join(t.TempDir(), "t.jsonl")
+	known := map[string]Outcome{}
+	made := 0
+	k := &taker{answer: func(n int, r Request) (Outcome, error) {
+		out, there := known[r.ToolCallID]
+		out.Existing = there
+		if !there {
+			made++
+			out = Outcome{CheckpointID: checkpoint.NewID(), Sequence: uint64(n), Timestamp: time.Now()}
+			known[r.ToolCallID] = out
+		}
+		return out, nil
+	}}
+	cfg := following(path)
+	cfg.Watch[0].FromStart = true
+	id := checkpoint.NewID()
+	write(t, path, data[:len(data)/2])
+	distinct := func() int {
+		ids := map[string]bool{}
+		for _, r := range k.requests() {
+			ids[r.ToolCallID] = true
+		}
+		return len(ids)
+	}
+	run := func(want int) {
+		e := New(Options{Take: k.take})
+		mustSet(t, e, id, cfg, time.Time{}, nil) // nothing was saved
+		stop := start(t, e)
+		eventually(t, "the calls so far", func() bool { return distinct() >= want })
+		stop()
+	}
+	run(5)
+	write(t, path, data[len(data)/2:])
+	run(28)
+	if made != 28 || len(k.got) <= 28 {
+		t.Errorf("%d checkpoints of %d requests", made, len(k.got))
+	}
+}
+
+func TestFollowFromTheEndAndNames(t *testing.T) {
+	data := transcriptData(t, "claude-code-a")
+	lines := slices.Collect(bytes.Lines(data))
+	path := filepath.Join(t.TempDir(), "t.jsonl")
+	half := bytes.Join(lines[:90], nil)
+	write(t, path, half)
+	before := bytes.Count(half, []byte(`"type":"tool_result"`))
+	write(t, path, lines[90][:10]) // a line that is not finished
+	k := &taker{}
+	e := New(Options{Take: k.take})
+	mustSet(t, e, checkpoint.NewID(), following(path), time.Time{}, nil)
+	stop := start(t, e)
+	write(t, path, lines[90][10:])
+	for _, line := range lines[91:] {
+		write(t, path, line)
+	}
+	eventually(t, "the calls of the second half", func() bool { return len(k.requests()) >= 28-before })
+	stop()
+	if before == 0 || len(k.got) != 28-before {
+		t.Fatalf("%d before, %d taken", before, len(k.got))
+	}
+	for _, r := range k.got {
+		if strings.Contains(string(r.Detail), `"tool":""`) || !strings.Contains(string(r.Detail), `"tool"`) {
+			t.Errorf("no name: %s", r.Detail)
+		}
+	}
+}
+
+func TestFollowRotationAndTruncation(t *testing.T) {
+	call := func(id string) []byte {
+		return []byte(`{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"` + id + `"}]}}` + "\n")
+	}
+	for _, test := range []struct {
+		name string
+		do   func(t *testing.T, path string)
+		want string
+	}{
+		{"renamed away with unread lines", func(t *testing.T, path string) {
+			write(t, path, call("2"))
+			must(t, os.Rename(path, path+".1"))
+			write(t, path, call("3"))
+		}, "1 2 3"},
+		{"truncated and written anew", func(t *testing.T, path string) {
+			must(t, os.Truncate(path, 0))
+			write(t, path, call("4"))
+		}, "1 4"},
+		{"written anew, longer", func(t *testing.T, path string) {
+			must(t, os.WriteFile(path, append(call("5"), call("6")...), 0o600))
+		}, "1 5 6"},
+		{"replaced by a copy that goes on", func(t *testing.T, path string) {
+			b, err := os.ReadFile(path)
+			must(t, err)
+			must(t, os.WriteFile(path+".tmp", append(b, call("7")...), 0o600))
+			must(t, os.Rename(path+".tmp", path))
+		}, "1 7"},
+		{"deleted and made again", func(t *testing.T, path string) {
+			must(t, os.Remove(path))
+			write(t, path, call("8"))
+		}, "1 8"},
+		{"the same call again", func(t *testing.T, path string) {
+			must(t, os.Remove(path))
+			write(t, path, call("1"))
+			write(t, path, call("9"))
+		}, "1 9"},
+		{"its directory renamed and made anew", func(t *testing.T, path string) {
+			must(t, os.Rename(filepath.Dir(path), filepath.Dir(path)+"-old"))
+			must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+			write(t, path, call("10"))
+		}, "1 10"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "dir", "t.jsonl")
+			must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+			k := &taker{}
+			e := New(Options{Take: k.take})
+			mustSet(t, e, checkpoint.NewID(), following(path), time.Time{}, nil)
+			stop := start(t, e)
+			write(t, path, call("1"))
+			eventually(t, "the first call", func() bool { return len(k.requests()) == 1 })
+			test.do(t, path)
+			want := strings.Fields(test.want)
+			eventually(t, "the last call", func() bool { return len(k.requests()) >= len(want) })
+			stop()
+			var got []string
+			for _, r := range k.got {
+				got = append(got, r.ToolCallID)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("calls %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFollowTriesAgainWhatFailed(t *testing.T) {
+	data := transcriptData(t, "claude-code-a")
+	path := filepath.Join(t.TempDir(), "t.jsonl")
+	k := &taker{}
+	k.answer = func(n int, r Request) (Outcome, error) {
+		if n == 3 || n == 4 {
+			return Outcome{}, &checkpoint.Error{Kind: checkpoint.KindStorage, Message: "the disk is full", Retry: true}
+		}
+		return Outcome{CheckpointID: checkpoint.NewID(), Sequence: uint64(n), Timestamp: time.Now()}, nil
+	}
+	e := New(Options{Take: k.take, RetryEvery: time.Millisecond})
+	id := checkpoint.NewID()
+	mustSet(t, e, id, following(path), time.Time{}, nil)
+	stop := start(t, e)
+	write(t, path, data)
+	eventually(t, "all calls", func() bool { return e.Status(id).Taken == 28 })
+	stop()
+	good := slices.Delete(k.got, 2, 4)
+	checkCalls(t, good, path, data, 28, 1)
+	if st := e.Status(id); st.Failed != 2 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestHookAndTranscriptTellOneCallOnce(t *testing.T) {
+	data := transcriptData(t, "claude-code-a")
+	path := filepath.Join(t.TempDir(), "t.jsonl")
+	k := &taker{}
+	e := New(Options{Take: k.take})
+	id := checkpoint.NewID()
+	mustSet(t, e, id, following(path), time.Time{}, nil)
+	stop := start(t, e)
+	write(t, path, data)
+	eventually(t, "all calls", func() bool { return len(k.requests()) >= 28 })
+	for _, r := range k.requests() {
+		out, err := e.Trigger(context.Background(), Trigger{Session: id, Cause: r.Cause, Detail: r.Detail})
+		if err != nil || !out.Existing {
+			t.Fatalf("%+v, %v", out, err)
+		}
+	}
+	stop()
+	if len(k.got) != 28 {
+		t.Errorf("%d checkpoints", len(k.got))
+	}
+}
+
+func TestFollowErrorsOff(t *testing.T) {
+	data := transcriptData(t, "claude-code-b")
+	path := filepath.Join(t.TempDir(), "t.jsonl")
+	k := &taker{}
+	e := New(Options{Take: k.take})
+	cfg := following(path)
+	cfg.OnError = false
+	mustSet(t, e, checkpoint.NewID(), cfg, time.Time{}, nil)
+	stop := start(t, e)
+	write(t, path, data)
+	eventually(t, "all calls", func() bool { return len(k.requests()) >= 52 })
+	stop()
+	checkCalls(t, k.got, path, data, 52, 0)
+}
+
+func TestFollowGlobReadsLaterFilesFromTheirStart(t *testing.T) {
+	data := transcriptData(t, "claude-code-a")
+	dir := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dir, "projects", "old-app"), 0o700))
+	write(t, filepath.Join(dir, "projects", "old-app", "old.jsonl"), data)
+	k := &taker{}
+	e := New(Options{Take: k.take, Save: k.save})
+	id := checkpoint.NewID()
+	glob := filepath.Join(dir, "projects", "*app*", "*.jsonl")
+	mustSet(t, e, id, following(glob), time.Time{}, nil)
+	stop := start(t, e)
+	late := filepath.Join(dir, "projects", "new-app", "new.jsonl")
+	must(t, os.MkdirAll(filepath.Dir(late), 0o700))
+	must(t, os.MkdirAll(filepath.Join(dir, "projects", "other"), 0o700))
+	write(t, filepath.Join(dir, "projects", "other", "x.jsonl"), data)
+	write(t, late, data)
+	eventually(t, "the calls of the new file", func() bool { return len(k.requests()) >= 28 })
+	stop()
+	checkCalls(t, k.got, late, data, 28, 1)
+
+	// A restart changes nothing, and a file that came meanwhile is new.
+	third := filepath.Join(dir, "projects", "app3", "third.jsonl")
+	must(t, os.MkdirAll(filepath.Dir(third), 0o700))
+	b := transcriptData(t, "claude-code-b")
+	write(t, third, b)
+	k2 := &taker{}
+	e = New(Options{Take: k2.take})
+	mustSet(t, e, id, following(glob), time.Time{}, k.states[id])
+	stop = start(t, e)
+	eventually(t, "the calls of the third file", func() bool { return len(k2.requests()) >= 52 })
+	stop()
+	for _, r := range k2.got {
+		if r.Files[0].Path != third {
+			t.Errorf("%s", r.Detail)
+		}
+	}
+	if len(k2.got) != 52 {
+		t.Errorf("%d", len(k2.got))
+	}
+}
+
+func TestLineReader(t *testing.T) {
+	long := strings.Repeat("x", 200_000)
+	data := "one\n\n" + long + "\ntwo\nrest"
+	l := newLineReader(strings.NewReader(data), 0, 100_000)
+	var got []string
+	for {
+		line, end, err := l.next()
+		if err != nil {
+			break
+		}
+		if line == nil && int(end) != len("one\n\n")+len(long)+1 {
+			t.Errorf("end %d", end)
+		}
+		got = append(got, string(line))
+	}
+	if !slices.Equal(got, []string{"one", "", "", "two"}) {
+		t.Errorf("%q", got)
+	}
+	for _, test := range []struct {
+		data string
+		want int64
+	}{{"", 0}, {"abc", 0}, {"a\nbc", 2}, {"a\n", 2}, {"a\n" + long, 2}} {
+		if got, err := lastLineEnd(strings.NewReader(test.data), int64(len(test.data))); got != test.want || err != nil {
+			t.Errorf("%.5q: %d, %v", test.data, got, err)
+		}
+	}
+}
+
+func TestTooLargeTranscriptIsTold(t *testing.T) {
+	data := transcriptData(t, "claude-code-a")
+	path := filepath.Join(t.TempDir(), "t.jsonl")
+	k := &taker{}
+	e := New(Options{Take: k.take, FileBytes: 100_000})
+	mustSet(t, e, checkpoint.NewID(), following(path), time.Time{}, nil)
+	stop := start(t, e)
+	write(t, path, data)
+	eventually(t, "all calls", func() bool { return len(k.requests()) >= 28 })
+	stop()
+	with, told := 0, 0
+	for _, r := range k.got {
+		with += len(r.Files)
+		told += len(r.Problems)
+	}
+	if with == 0 || told == 0 || with+told != 28 {
+		t.Errorf("%d with the file, %d told", with, told)
+	}
+}
