@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -71,7 +72,7 @@ func decode(sum Sum, stored []byte) (byte, []byte, error) {
 		return kind, body, nil
 	case kindPacked:
 		var err error
-		if body, err = unpack(body, nil, maxChunk); err != nil {
+		if body, err = unpack(body, nil); err != nil {
 			return 0, nil, err
 		}
 	case kindPlain:
@@ -224,7 +225,7 @@ func (l *list) finish(content []byte) ([]byte, error) {
 	rest := l.rest
 	if l.packed {
 		var err error
-		if rest, err = unpack(rest, content[max(0, len(content)-window):], maxChunk); err != nil {
+		if rest, err = unpack(rest, content[max(0, len(content)-window):]); err != nil {
 			return nil, err
 		}
 	}
@@ -260,19 +261,32 @@ func pack(content, dict []byte) []byte {
 	return newEncoder(dict).EncodeAll(content, nil)
 }
 
-func unpack(frame, dict []byte, limit uint64) ([]byte, error) {
-	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(limit), zstd.WithDecoderLowmem(true)}
-	if len(dict) > 0 {
+var decoder = sync.OnceValue(func() *zstd.Decoder { return newDecoder(nil) })
+
+func newDecoder(dict []byte) *zstd.Decoder {
+	opts := []zstd.DOption{
+		// No object holds more than a chunk, so a frame that says more is none of ours.
+		zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxMemory(maxChunk), zstd.WithDecoderLowmem(true),
+	}
+	if dict != nil {
 		opts = append(opts, zstd.WithDecoderDictRaw(0, dict))
 	}
 	d, err := zstd.NewReader(nil, opts...)
 	if err != nil {
 		panic(err) // the options are constants that it takes
 	}
-	defer d.Close()
+	return d
+}
+
+func unpack(frame, dict []byte) ([]byte, error) {
+	d := decoder()
+	if len(dict) > 0 {
+		d = newDecoder(dict)
+		defer d.Close()
+	}
 	content, err := d.DecodeAll(frame, nil)
 	if err != nil {
-		return nil, errors.New("cannot be decompressed: " + err.Error())
+		return nil, fmt.Errorf("cannot be decompressed: %w", err)
 	}
 	return content, nil
 }
