@@ -1,0 +1,206 @@
+package vfstest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
+)
+
+// Mutant is a file system that behaves as the store's would if the store left out one
+// rule. A fault test must fail on the mutants that it is about.
+type Mutant struct {
+	vfs.FS
+	wrap func(path string, f vfs.File) vfs.File
+
+	syncDir func(path string) error
+	rename  func(from, to string) error
+}
+
+// Open implements vfs.FS.
+func (m *Mutant) Open(path string, flag int) (vfs.File, error) {
+	f, err := m.FS.Open(path, flag)
+	if err != nil || m.wrap == nil {
+		return f, err
+	}
+	return m.wrap(path, f), nil
+}
+
+// SyncDir implements vfs.FS.
+func (m *Mutant) SyncDir(path string) error {
+	if m.syncDir != nil {
+		return m.syncDir(path)
+	}
+	return m.FS.SyncDir(path)
+}
+
+// Rename implements vfs.FS.
+func (m *Mutant) Rename(from, to string) error {
+	err := m.FS.Rename(from, to)
+	if err == nil && m.rename != nil {
+		err = m.rename(from, to)
+	}
+	return err
+}
+
+// RenameNew implements vfs.FS.
+func (m *Mutant) RenameNew(from, to string) error {
+	err := m.FS.RenameNew(from, to)
+	if err == nil && m.rename != nil {
+		err = m.rename(from, to)
+	}
+	return err
+}
+
+type mutantFile struct {
+	vfs.File
+	sync   func() error
+	readAt func(p []byte, off int64) (int, error)
+}
+
+func (f *mutantFile) Sync() error {
+	if f.sync != nil {
+		return f.sync()
+	}
+	return f.File.Sync()
+}
+
+func (f *mutantFile) Datasync() error {
+	if f.sync != nil {
+		return f.sync()
+	}
+	return f.File.Datasync()
+}
+
+func (f *mutantFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.readAt != nil {
+		return f.readAt(p, off)
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// NoSync leaves out the flush of files whose path holds part.
+func NoSync(fsys vfs.FS, part string) *Mutant {
+	return &Mutant{FS: fsys, wrap: func(path string, f vfs.File) vfs.File {
+		if !strings.Contains(path, part) {
+			return f
+		}
+		return &mutantFile{File: f, sync: func() error { return nil }}
+	}}
+}
+
+// NoSyncDir leaves out the flush of directories whose path holds part.
+func NoSyncDir(fsys vfs.FS, part string) *Mutant {
+	return &Mutant{FS: fsys, syncDir: func(path string) error {
+		if strings.Contains(path, part) {
+			return nil
+		}
+		return fsys.SyncDir(path)
+	}}
+}
+
+// RenameFirst flushes a file of tmp only after it has its final name.
+func RenameFirst(fsys vfs.FS) *Mutant {
+	var mu sync.Mutex
+	late := map[string]bool{}
+	return &Mutant{
+		FS: fsys,
+		wrap: func(path string, f vfs.File) vfs.File {
+			if !strings.HasPrefix(path, "tmp/") {
+				return f
+			}
+			return &mutantFile{File: f, sync: func() error {
+				mu.Lock()
+				defer mu.Unlock()
+				late[path] = true
+				return nil
+			}}
+		},
+		rename: func(from, to string) error {
+			mu.Lock()
+			flush := late[from]
+			delete(late, from)
+			mu.Unlock()
+			if !flush {
+				return nil
+			}
+			f, err := fsys.Open(to, syscall.O_RDWR)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Sync(), f.Close())
+		},
+	}
+}
+
+// SyncAgain tries a failed flush a second time on the same descriptor.
+func SyncAgain(fsys vfs.FS) *Mutant {
+	return &Mutant{FS: fsys, wrap: func(_ string, f vfs.File) vfs.File {
+		return &mutantFile{File: f, sync: func() error {
+			if f.Sync() == nil {
+				return nil
+			}
+			return f.Sync()
+		}}
+	}}
+}
+
+// ErrorsAsDamage gives zeros where the disk could not be read, as if an I/O error were rot.
+func ErrorsAsDamage(fsys vfs.FS) *Mutant {
+	return &Mutant{FS: fsys, wrap: func(_ string, f vfs.File) vfs.File {
+		return &mutantFile{File: f, readAt: func(p []byte, off int64) (int, error) {
+			n, err := f.ReadAt(p, off)
+			if errors.Is(err, syscall.EIO) {
+				clear(p)
+				return len(p), nil
+			}
+			return n, err
+		}}
+	}}
+}
+
+// SameMeaning gives a file's original bytes while the JSON on the disk still means the
+// same, as if a checksum were over what is meant and not over what is stored.
+func SameMeaning(fsys vfs.FS, original *vfs.Mem) *Mutant {
+	return &Mutant{FS: fsys, wrap: func(path string, f vfs.File) vfs.File {
+		return &mutantFile{File: f, readAt: func(p []byte, off int64) (int, error) {
+			size, err := f.Size()
+			if err != nil {
+				return 0, err
+			}
+			b := make([]byte, size)
+			if n, err := f.ReadAt(b, 0); int64(n) != size {
+				return 0, err
+			}
+			if info, err := original.Lstat(path); err == nil && info.Mode.IsRegular() {
+				if was := ReadFile(original, path); sameMeaning(was, b) {
+					b = was
+				}
+			}
+			return bytes.NewReader(b).ReadAt(p, off)
+		}}
+	}}
+}
+
+func sameMeaning(a, b []byte) bool {
+	x, okX := values(a)
+	y, okY := values(b)
+	return okX && okY && reflect.DeepEqual(x, y)
+}
+
+func values(b []byte) (list []any, ok bool) {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	for dec.More() {
+		var v any
+		if dec.Decode(&v) != nil {
+			return nil, false
+		}
+		list = append(list, v)
+	}
+	return list, len(list) > 0
+}
