@@ -145,6 +145,17 @@ func shorten(s string, limit int) string {
 	return s[:head] + gap + s[from:]
 }
 
+// Trim brings lists that were filled by other means to the length that Read gives them.
+func (d *Done) Trim() {
+	d.Prompts, d.Failures = last(d.Prompts, recapPrompts), last(d.Failures, recapFailures)
+	for i := range d.Prompts {
+		d.Prompts[i] = shorten(d.Prompts[i], promptBytes)
+	}
+	for i := range d.Failures {
+		d.Failures[i] = shorten(d.Failures[i], failureBytes)
+	}
+}
+
 // Recap tells an agent in a few words what an earlier session did, for one that cannot
 // take the conversation itself. It is under RecapBytes long. then and now are git's state
 // at the checkpoint and at present, nil where there is none.

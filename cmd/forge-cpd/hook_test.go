@@ -22,6 +22,7 @@ type fakeDaemon struct {
 	calls  []fakeCall
 	byKey  map[string]*checkpoint.Session
 	made   map[checkpoint.ID]*checkpoint.Checkpoint
+	files  map[string][]byte
 	slow   chan struct{} // auto.trigger answers when it is closed; nil: at once
 	l      net.Listener
 }
@@ -96,6 +97,19 @@ func (d *fakeDaemon) answer(method string, params json.RawMessage) any {
 			d.byKey[p.Key] = s
 		}
 		return rpc.SessionCreateResult{Session: *s, Existing: existing}
+	case "session.get":
+		var p rpc.SessionParams
+		_ = json.Unmarshal(params, &p)
+		for _, s := range d.byKey {
+			if s.ID == p.SessionID {
+				return s
+			}
+		}
+	case "checkpoint.file":
+		var p rpc.CheckpointFileParams
+		_ = json.Unmarshal(params, &p)
+		text := string(d.files[p.Path])
+		return rpc.CheckpointFileResult{Path: p.Path, Mode: "0600", Content: &text}
 	case "session.reopen":
 		for _, s := range d.byKey {
 			s.Status = checkpoint.Active

@@ -71,7 +71,11 @@ func (a *app) editSettings(agent string, install, yes bool) error {
 			return err
 		}
 	}
-	if err := replaceFile(path, edited); err != nil {
+	err = os.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = writeAtomic(path, edited, 0o600)
+	}
+	if err != nil {
 		return fmt.Errorf("writing the settings of %s: %w", agent, err)
 	}
 	a.say("written")
@@ -119,31 +123,6 @@ func shellQuote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// replaceFile writes a file whole or not at all, with the mode that it had.
-func replaceFile(path string, data []byte) (err error) {
-	mode := fs.FileMode(0o600)
-	if info, err := os.Stat(path); err == nil {
-		mode = info.Mode().Perm()
-	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(dir)
 }
 
 func syncDir(dir string) error {
