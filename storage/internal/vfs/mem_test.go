@@ -167,6 +167,20 @@ func TestMemFullDisk(t *testing.T) {
 	if n, err := f.WriteAt(pageSize, []byte("x")); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
+	// A reservation takes room and is not seen.
+	m.SetCapacity(5 * pageSize)
+	if err := f.Reserve(9 * pageSize); !errors.Is(err, syscall.ENOSPC) || m.Used() != 2*pageSize {
+		t.Fatal(err, m.Used())
+	}
+	if err := f.Reserve(5 * pageSize); err != nil || m.Used() != 5*pageSize {
+		t.Fatal(err, m.Used())
+	}
+	if size, err := f.Size(); err != nil || size != pageSize+1 {
+		t.Fatal(size, err)
+	}
+	if n, err := f.WriteAt(2*pageSize, make([]byte, 3*pageSize)); n != 3*pageSize || err != nil {
+		t.Fatal(n, err)
+	}
 }
 
 func TestMemCloneAndLock(t *testing.T) {

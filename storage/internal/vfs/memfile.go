@@ -181,6 +181,29 @@ func (m *Mem) truncate(n *node, size int64) {
 	n.modTime = time.Now()
 }
 
+func (f *memFile) Reserve(size int64) error {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if errno := f.ready(f.write); errno != 0 {
+		return fail("fallocate", f.path, errno)
+	}
+	pages := int((size + pageSize - 1) / pageSize)
+	have := int(f.n.blocks())
+	if want := uint64(max(0, pages-have)) * pageSize; f.m.used+want > f.m.capacity {
+		return fail("fallocate", f.path, syscall.ENOSPC)
+	}
+	for i := 0; i < pages; i++ {
+		if i >= len(f.n.pages) {
+			f.n.pages = append(f.n.pages, nil)
+		}
+		if f.n.pages[i] == nil {
+			f.n.pages[i] = zeroPage
+			f.m.used += pageSize
+		}
+	}
+	return nil
+}
+
 func (f *memFile) Size() (int64, error) {
 	f.m.mu.RLock()
 	defer f.m.mu.RUnlock()

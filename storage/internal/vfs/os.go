@@ -263,6 +263,11 @@ func (f *osFile) Truncate(size int64) error {
 	return pathError("truncate", f.path, unix.Ftruncate(f.fd, size))
 }
 
+func (f *osFile) Reserve(size int64) error {
+	_, err := retry(func() (int, error) { return 0, unix.Fallocate(f.fd, unix.FALLOC_FL_KEEP_SIZE, 0, size) })
+	return pathError("fallocate", f.path, err)
+}
+
 func (f *osFile) Size() (int64, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(f.fd, &st); err != nil {

@@ -49,6 +49,8 @@ type File interface {
 	// Datasync is fdatasync.
 	Datasync() error
 	Truncate(size int64) error
+	// Reserve takes room on the disk for size bytes; what the file is seen to hold does not change.
+	Reserve(size int64) error
 	Size() (int64, error)
 	Close() error
 }

@@ -17,7 +17,7 @@ import (
 // Call is one call of the file system.
 type Call struct {
 	N    int    // from 1
-	Op   string // open create mkdir readdir lstat rename renamenew remove syncdir syncfs lock statfs read write sync truncate size close
+	Op   string // open create mkdir readdir lstat rename renamenew remove syncdir syncfs lock statfs read write sync truncate reserve size close
 	Path string
 }
 
@@ -26,7 +26,7 @@ func (c Call) String() string { return fmt.Sprintf("call %d, %s %s", c.N, c.Op, 
 // Changes says whether the call would change the disk.
 func (c Call) Changes() bool {
 	switch c.Op {
-	case "create", "mkdir", "rename", "renamenew", "remove", "syncdir", "syncfs", "write", "sync", "truncate", "lock":
+	case "create", "mkdir", "rename", "renamenew", "remove", "syncdir", "syncfs", "write", "sync", "truncate", "reserve", "lock":
 		return true
 	}
 	return false
@@ -359,6 +359,16 @@ func (f *diskFile) Truncate(size int64) error {
 	}
 	f.d.log = append(f.d.log, op{kind: opTruncate, ino: f.ino, off: size})
 	return nil
+}
+
+// Reserve changes nothing that a crash state shows.
+func (f *diskFile) Reserve(size int64) error {
+	_, err := f.d.begin("reserve", f.path)
+	defer f.d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return f.f.Reserve(size)
 }
 
 func (f *diskFile) Size() (int64, error) {
