@@ -76,7 +76,10 @@ func parse(msg []byte, suspect bool, depth int) envelope {
 		return nil
 	})
 	var bad error
-	if suspect {
+	isReply := method == nil && id != nil && (result != nil || failure != nil)
+	if suspect && isReply {
+		bad = rawjson.Valid(msg, depth+2)
+	} else if suspect {
 		var elsewhere *checkpoint.Error
 		if bad, elsewhere = blame(msg, params, depth); elsewhere != nil {
 			return envelope{err: elsewhere}
@@ -91,7 +94,7 @@ func parse(msg []byte, suspect bool, depth int) envelope {
 		return refusal(checkpoint.KindInvalidRequest, `"jsonrpc" must be "2.0"`)
 	case id != nil && (id[0] == '{' || id[0] == '[' || id[0] == 't' || id[0] == 'f'):
 		return refusal(checkpoint.KindInvalidRequest, "an id is a string, a number or null")
-	case method == nil && id != nil && (result != nil || failure != nil):
+	case isReply:
 		name, _ := rawjson.String(id)
 		if bad != nil {
 			result, failure = nil, []byte(`{"code":-32600,"message":"the reply is not usable"}`)
