@@ -53,6 +53,12 @@ func (c *told) has(path string) bool {
 	return c.paths[path]
 }
 
+func (c *told) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fires
+}
+
 func run(t *testing.T, o Options) *Watcher {
 	t.Helper()
 	o.Logger = slog.New(slog.DiscardHandler)
@@ -308,7 +314,7 @@ func TestDebounceAndLongestWait(t *testing.T) {
 		pause(400 * time.Millisecond)
 		change()
 		pause(5 * time.Second) // told at 0.9 s
-		for range 20 {              // busy from 5.4 s: told at 8.4 s, and again after the last
+		for range 20 {         // busy from 5.4 s: told at 8.4 s, and again after the last
 			change()
 			pause(250 * time.Millisecond)
 		}
@@ -373,7 +379,7 @@ func TestOverflowIsEverything(t *testing.T) {
 		must(t, err)
 		f.errors <- fsnotify.ErrEventOverflow
 		pause(time.Minute)
-		if c.fires != 1 || !c.has(filepath.Join(dir, "a")) || !c.has(filepath.Join(dir, "b")) {
+		if c.count() != 1 || !c.has(filepath.Join(dir, "a")) || !c.has(filepath.Join(dir, "b")) {
 			t.Errorf("%d times: %v", c.fires, c.paths)
 		}
 	})
@@ -401,7 +407,7 @@ func TestWatchLimit(t *testing.T) {
 		}
 		roomy.Store(true)
 		pause(65 * time.Second)
-		if target.Err() != nil || c.fires != 0 {
+		if target.Err() != nil || c.count() != 0 {
 			t.Errorf("%v, %d", target.Err(), c.fires)
 		}
 		f.events <- fsnotify.Event{Name: filepath.Join(dir, "gone"), Op: fsnotify.Create}
@@ -429,14 +435,14 @@ func TestVerifyFindsWhatNobodyTold(t *testing.T) {
 		_, err := w.Add(Spec{Path: path}, Timing{}, c.fire)
 		must(t, err)
 		pause(65 * time.Second)
-		if c.fires != 0 {
+		if c.count() != 0 {
 			t.Error("told of nothing")
 		}
 		must(t, os.Rename(filepath.Join(dir, "x"), filepath.Join(dir, "old")))
 		must(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		must(t, os.WriteFile(path, []byte("22"), 0o600))
 		pause(65 * time.Second)
-		if c.fires != 1 || !c.has(path) {
+		if c.count() != 1 || !c.has(path) {
 			t.Errorf("%d: %v", c.fires, c.paths)
 		}
 	})
