@@ -87,11 +87,11 @@ func (c *Client) attachAgain(ctx context.Context, cn *conn) error {
 // capture answers the daemon's state.capture.
 func (c *Client) capture(ctx context.Context, method string, params json.RawMessage) (any, error) {
 	if method != "state.capture" {
-		return nil, &wireError{Code: -32601, Message: "this client does not answer " + method}
+		return nil, unknownMethod(method)
 	}
 	var r rpc.CaptureRequest
 	if err := json.Unmarshal(params, &r); err != nil {
-		return nil, &wireError{Code: -32602, Message: err.Error()}
+		return nil, checkpoint.Errorf(checkpoint.KindInvalidParams, "%w", err)
 	}
 	c.mu.Lock()
 	a := c.attached[r.SessionID]

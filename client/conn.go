@@ -13,6 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sourcegraph/jsonrpc2"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/rpc"
 )
 
@@ -41,7 +44,7 @@ type message struct {
 	Method string          `json:"method"`
 	Params json.RawMessage `json:"params"`
 	Result json.RawMessage `json:"result"`
-	Error  *wireError      `json:"error"`
+	Error  *jsonrpc2.Error `json:"error"`
 	lost   error
 }
 
@@ -116,7 +119,7 @@ func (c *conn) receive(line []byte) error {
 		// An error that belongs to no request: this connection was refused, or a frame
 		// that could not be read. Which of the calls in flight it was is not told.
 		if m.Error != nil {
-			return m.Error.toError()
+			return rpc.FromWire(m.Error)
 		}
 		return fmt.Errorf("the daemon answered with the id %.40s, which nobody used", m.ID)
 	}
@@ -133,7 +136,7 @@ func (c *conn) receive(line []byte) error {
 // serve answers a request of the daemon's.
 func (c *conn) serve(m message) {
 	var result any
-	err := error(&wireError{Code: -32601, Message: "this client does not answer " + m.Method})
+	err := unknownMethod(m.Method)
 	if c.request != nil {
 		result, err = c.request(c.ctx, m.Method, m.Params)
 	}
@@ -141,14 +144,14 @@ func (c *conn) serve(m message) {
 		Version string          `json:"jsonrpc"`
 		ID      json.RawMessage `json:"id"`
 		Result  any             `json:"result,omitempty"`
-		Error   *wireError      `json:"error,omitempty"`
+		Error   *jsonrpc2.Error `json:"error,omitempty"`
 	}{Version: "2.0", ID: m.ID, Result: result}
 	if err != nil {
-		reply.Result, reply.Error = nil, toWire(err)
+		reply.Result, reply.Error = nil, wireOf(err)
 	}
 	frame, err := encode(reply)
-	if err != nil {
-		reply.Result, reply.Error = nil, &wireError{Code: -32603, Message: err.Error()}
+	if err != nil { // the state that was given is no JSON
+		reply.Result, reply.Error = nil, wireOf(err)
 		frame, err = encode(reply)
 	}
 	if err == nil {
@@ -157,6 +160,19 @@ func (c *conn) serve(m message) {
 	if err != nil && c.ctx.Err() == nil {
 		c.fail(err)
 	}
+}
+
+func unknownMethod(name string) error {
+	return checkpoint.Errorf(checkpoint.KindMethodNotFound, "this client does not answer %s", name)
+}
+
+// wireOf renders the program's own error: unlike the daemon's, its text may be told.
+func wireOf(err error) *jsonrpc2.Error {
+	var e *checkpoint.Error
+	if !errors.As(err, &e) {
+		e = checkpoint.Errorf(checkpoint.KindInternal, "%w", err)
+	}
+	return rpc.ToWire(e)
 }
 
 // call sends one request and waits for its answer. A caller that stops waiting leaves
@@ -216,7 +232,7 @@ func (c *conn) wait(ctx context.Context, id uint64, ch chan message) (json.RawMe
 		case m.lost != nil:
 			return nil, &lostError{sent: true, err: m.lost}
 		case m.Error != nil:
-			return nil, m.Error.toError()
+			return nil, rpc.FromWire(m.Error)
 		}
 		return m.Result, nil
 	case <-ctx.Done():
