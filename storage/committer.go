@@ -1,0 +1,420 @@
+package storage
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+)
+
+// op is one change on its way to the journal.
+type op struct {
+	session checkpoint.ID // zero: waits for everything before it
+	waiting bool          // its large body is not on the disk yet; guarded by queue lock
+	bytes   int
+	frees   bool // makes room: may use the reserve
+	eval    func(*tx) error
+	after   func() error // once the group is durable
+	done    func(error)
+}
+
+// entry is one line of a group, with what it means.
+type entry struct {
+	rec    record
+	draft  *draft // of checkpoints, large ones included
+	pieces [][]byte
+	sum    string
+	seg    *segment
+	off    int64
+	n      int64
+	group  uint64
+}
+
+// tx is a group in the making. Ops see what the ops before them did; the store does not
+// until the group is durable.
+type tx struct {
+	s        *dirStore
+	at       int64
+	sequence uint64
+	entries  []entry
+	sessions map[checkpoint.ID]*txSession
+	keys     map[string]checkpoint.ID
+	rows     map[checkpoint.ID]txRow
+	events   int
+}
+
+type txSession struct {
+	status checkpoint.Status
+	head   checkpoint.ID
+	gone   bool
+	made   []checkpoint.ID // in this group, oldest first
+	meta   *sessionMeta
+}
+
+type txRow struct {
+	session  checkpoint.ID
+	sequence uint64
+	gone     bool
+	draft    *draft
+}
+
+func (s *dirStore) newTx() *tx {
+	return &tx{
+		s: s, at: s.lastAt, sequence: s.sequence, sessions: map[checkpoint.ID]*txSession{},
+		keys: map[string]checkpoint.ID{}, rows: map[checkpoint.ID]txRow{},
+	}
+}
+
+// now is the time of the next change: later than that of any before it, so that times
+// rise with the numbers.
+func (t *tx) now() time.Time {
+	t.at = max(t.s.opts.Now().UnixNano(), t.at+1)
+	return time.Unix(0, t.at).UTC()
+}
+
+func (t *tx) session(id checkpoint.ID) *txSession {
+	if v, ok := t.sessions[id]; ok {
+		if v.gone {
+			return nil
+		}
+		return v
+	}
+	s := t.s.index.bySess[id]
+	if s == nil {
+		return nil
+	}
+	v := &txSession{status: s.meta.Status, head: s.meta.HeadID}
+	t.sessions[id] = v
+	return v
+}
+
+func (t *tx) checkpoint(id checkpoint.ID) (txRow, bool) {
+	if v, ok := t.rows[id]; ok {
+		return v, !v.gone
+	}
+	r, ok := t.s.index.byID[id]
+	if !ok {
+		return txRow{}, false
+	}
+	row := t.s.index.row(r)
+	s := t.s.index.sessions[row.session]
+	if v := t.sessions[s.meta.ID]; v != nil && v.gone {
+		return txRow{}, false
+	}
+	return txRow{session: s.meta.ID, sequence: row.sequence}, true
+}
+
+// newestBut is the session's newest checkpoint that is not among gone.
+func (t *tx) newestBut(session checkpoint.ID, gone map[checkpoint.ID]bool) checkpoint.ID {
+	var best checkpoint.ID
+	var number uint64
+	for _, id := range t.sessions[session].made {
+		if r := t.rows[id]; !r.gone && !gone[id] && r.sequence > number {
+			best, number = id, r.sequence
+		}
+	}
+	if s := t.s.index.bySess[session]; s != nil {
+		for i := len(s.rows) - 1; i >= 0; i-- {
+			r := t.s.index.row(s.rows[i])
+			if r.sequence < number {
+				break
+			}
+			if !gone[r.id] && !t.rows[r.id].gone {
+				return r.id
+			}
+		}
+	}
+	return best
+}
+
+func (t *tx) record(r record) error {
+	b, sum, err := encodeRecord(r)
+	if err != nil {
+		return checkpoint.Errorf(checkpoint.KindInternal, "encoding a record: %w", err)
+	}
+	t.entries = append(t.entries, entry{rec: r, pieces: [][]byte{b}, sum: sum, n: int64(len(b))})
+	return nil
+}
+
+// enqueue fixes an op's place.
+func (s *dirStore) enqueue(o *op) error {
+	s.qmu.Lock()
+	defer s.qmu.Unlock()
+	if s.closing {
+		return errClosed()
+	}
+	s.queue = append(s.queue, o)
+	s.qbell.Broadcast()
+	return nil
+}
+
+func errClosed() error {
+	return checkpoint.Errorf(checkpoint.KindInvalidState, "the store is closed; start the daemon again")
+}
+
+// do queues an op and waits for it.
+func (s *dirStore) do(o *op) error {
+	ch := make(chan error, 1)
+	o.done = func(err error) { ch <- err }
+	if err := s.enqueue(o); err != nil {
+		return err
+	}
+	return <-ch
+}
+
+// take waits for ops and takes as many as one flush may carry. An op whose body is still
+// on its way holds back the ops of its own session only.
+func (s *dirStore) take() []*op {
+	s.qmu.Lock()
+	defer s.qmu.Unlock()
+	for {
+		batch, rest := s.pick()
+		if len(batch) > 0 {
+			s.queue = rest
+			return batch
+		}
+		if s.closing && len(s.queue) == 0 {
+			return nil
+		}
+		s.qbell.Wait()
+	}
+}
+
+func (s *dirStore) pick() (batch, rest []*op) {
+	if s.backlog > s.opts.BacklogBytes && !s.closing {
+		return nil, nil
+	}
+	var blocked map[checkpoint.ID]bool
+	bytes := 0
+	for i, o := range s.queue {
+		if bytes > s.opts.GroupBytes {
+			return batch, append(rest, s.queue[i:]...)
+		}
+		if o.waiting || blocked[o.session] || len(rest) > 0 && o.session.IsZero() {
+			if o.session.IsZero() {
+				return batch, append(rest, s.queue[i:]...)
+			}
+			if blocked == nil {
+				blocked = map[checkpoint.ID]bool{}
+			}
+			blocked[o.session] = true
+			rest = append(rest, o)
+			continue
+		}
+		batch = append(batch, o)
+		bytes += o.bytes
+	}
+	return batch, rest
+}
+
+// commitLoop is the committer: it alone changes the index and writes the journal.
+func (s *dirStore) commitLoop() {
+	defer s.loops.Done()
+	for {
+		batch := s.take()
+		if batch == nil {
+			break
+		}
+		s.commit(batch)
+	}
+	if s.journal.current != nil && s.refusal() == nil {
+		if err := s.endSegment(); err != nil {
+			s.opts.Logger.Error("the journal was not closed cleanly; the next start reads it again", "error", err)
+		}
+	}
+	s.qmu.Lock()
+	s.drained = true
+	s.pbell.Broadcast()
+	s.qmu.Unlock()
+}
+
+func (s *dirStore) commit(batch []*op) {
+	t := s.newTx()
+	results := make([]error, len(batch))
+	for i, o := range batch {
+		from, sequence, events := len(t.entries), t.sequence, t.events
+		if err := s.refusal(); err != nil {
+			results[i] = err
+		} else if err := o.eval(t); err != nil {
+			results[i] = err
+			t.entries, t.sequence, t.events = t.entries[:from], sequence, events
+		}
+	}
+	if len(t.entries) > 0 {
+		if err := s.write(t, batch); err != nil {
+			s.fail(batch, results, err)
+			return
+		}
+	}
+	for i, o := range batch {
+		if o.after != nil && results[i] == nil {
+			results[i] = o.after()
+		}
+		o.done(results[i])
+	}
+}
+
+// fail answers a group that did not get to the disk. When room is short and some op
+// would make room, those are tried again by themselves, with the reserve let go.
+func (s *dirStore) fail(batch []*op, results []error, err error) {
+	var freeing []*op
+	retry := noRoom(err) && s.releaseReserve()
+	for i, o := range batch {
+		switch {
+		case results[i] != nil:
+			o.done(results[i])
+		case retry && o.frees:
+			freeing = append(freeing, o)
+		default:
+			o.done(s.storageError("writing the journal", err))
+		}
+	}
+	if len(freeing) > 0 {
+		s.commit(freeing)
+	}
+}
+
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// write makes a group durable and then visible.
+func (s *dirStore) write(t *tx, batch []*op) error {
+	j := &s.journal
+	var size int64
+	digest := sha256.New()
+	for i := range t.entries {
+		size += t.entries[i].n
+		digest.Write([]byte(t.entries[i].sum))
+	}
+	if err := s.makeRoom(t, size); err != nil {
+		return err
+	}
+	last, sum, err := encodeRecord(record{
+		Type: recCommit, Group: j.group, Lines: len(t.entries), FirstEvent: s.nextEvent,
+		Digest: hex.EncodeToString(digest.Sum(nil)), Previous: j.last,
+	})
+	if err != nil {
+		return err
+	}
+	bufs := make([][]byte, 0, 5*len(t.entries)+1)
+	off := j.off
+	for i := range t.entries {
+		e := &t.entries[i]
+		e.seg, e.off, e.group = j.current, off, j.group
+		bufs = append(bufs, e.pieces...)
+		off += e.n
+	}
+	bufs = append(bufs, last)
+	if _, err := j.current.file.WriteAt(j.off, bufs...); err != nil {
+		return s.undoWrite(err)
+	}
+	if err := j.current.file.Datasync(); err != nil {
+		s.poison(err)
+		return errors.Join(errUnknown, err)
+	}
+	j.off, j.last = off+int64(len(last)), sum
+	j.group++
+	s.publish(t, off+int64(len(last)))
+	return nil
+}
+
+// undoWrite takes a half-written group away, so that its remains are never read as
+// lines. When that cannot be done either, nothing more is written until a restart.
+func (s *dirStore) undoWrite(cause error) error {
+	j := &s.journal
+	if err := j.current.file.Truncate(j.off); err != nil {
+		s.poison(errors.Join(cause, err))
+	} else if err := j.current.file.Sync(); err != nil {
+		s.poison(errors.Join(cause, err))
+	}
+	return cause
+}
+
+// makeRoom starts a new segment when this one is full or has no numbers left.
+func (s *dirStore) makeRoom(t *tx, size int64) error {
+	j := &s.journal
+	const slack = 1024 // commit and end line
+	full := j.current != nil && j.off+size+slack > s.opts.SegmentBytes && j.off > 512
+	if j.current != nil && !full && t.sequence <= j.ceiling {
+		return nil
+	}
+	if j.current != nil {
+		if err := s.endSegment(); err != nil {
+			return err
+		}
+	}
+	first := record{Type: recSegment, Version: formatVersion, Store: s.storeID}
+	if err := j.open(max(t.sequence, s.sequence, j.ceiling)+s.opts.SequenceBlock, first); err != nil {
+		if errors.Is(err, errUnknown) {
+			s.poison(err)
+		}
+		return err
+	}
+	s.qmu.Lock()
+	s.segments = append(s.segments, j.current)
+	s.qmu.Unlock()
+	j.prepare()
+	return nil
+}
+
+func (s *dirStore) finishSegment() error {
+	err := s.journal.finish()
+	if errors.Is(err, errUnknown) {
+		s.poison(err)
+	}
+	return err
+}
+
+// publish shows a durable group to readers and hands it to the publisher.
+func (s *dirStore) publish(t *tx, size int64) {
+	s.mu.Lock()
+	for i := range t.entries {
+		s.apply(&t.entries[i])
+	}
+	s.lastAt = t.at
+	s.sequence = t.sequence
+	changed := s.eventsChanged
+	if t.events > 0 {
+		s.eventsChanged = make(chan struct{})
+	}
+	s.mu.Unlock()
+	if t.events > 0 {
+		close(changed)
+	}
+	var bytes int64
+	for i := range t.entries {
+		bytes += t.entries[i].n
+	}
+	s.qmu.Lock()
+	s.backlog += bytes
+	s.committed = s.journal.group - 1
+	s.pbell.Broadcast()
+	s.qmu.Unlock()
+}
+
+// poison ends all writing until the store is opened again.
+func (s *dirStore) poison(err error) {
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	if s.fatal == nil {
+		s.fatal = err
+		s.opts.Logger.Error("the store is read-only until it is opened again", "error", err)
+	}
+}
+
+// refusal says why nothing may be written, if so.
+func (s *dirStore) refusal() error {
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	if s.fatal != nil {
+		return &checkpoint.Error{
+			Kind: checkpoint.KindStorage, Err: s.fatal,
+			Message: "a flush to the disk failed and its outcome is unknown: the store is read-only; check the disk, then restart the daemon",
+		}
+	}
+	return nil
+}

@@ -1,0 +1,389 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"os"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
+)
+
+const summariesPath = "index/summaries.jsonl"
+
+// summaryRef is a row's summary, to be read without the lock.
+type summaryRef struct {
+	row     rowID
+	id      checkpoint.ID
+	off     int64
+	n       int
+	open    []byte // without the counts and the closing brace
+	notes   int
+	corrupt bool
+}
+
+// summaryRef is called with the lock held.
+func (s *dirStore) summaryRef(id rowID) summaryRef {
+	r := s.index.row(id)
+	ref := summaryRef{row: id, id: r.id, off: r.sumOff, n: int(r.sumLen), notes: int(r.notes), corrupt: r.flags&rowCorrupt != 0}
+	if p := s.index.pending[id]; p != nil {
+		ref.open = p.summary
+	}
+	return ref
+}
+
+// loadSummaries reads what is not in memory, neighbours in one go.
+func (s *dirStore) loadSummaries(refs []summaryRef) error {
+	const gap = 64 << 10
+	order := make([]*summaryRef, 0, len(refs))
+	for i := range refs {
+		if refs[i].open == nil {
+			order = append(order, &refs[i])
+		}
+	}
+	slices.SortFunc(order, func(a, b *summaryRef) int { return int(a.off - b.off) })
+	for len(order) > 0 {
+		n, end := 1, order[0].off+int64(order[0].n)
+		for n < len(order) && order[n].off < end+gap && order[n].off-order[0].off < 4<<20 {
+			end = max(end, order[n].off+int64(order[n].n))
+			n++
+		}
+		b := make([]byte, end-order[0].off)
+		if _, err := s.summaries.ReadAt(b, order[0].off); err != nil {
+			return s.storageError("reading the index", err)
+		}
+		for _, r := range order[:n] {
+			from := r.off - order[0].off
+			r.open = b[from : from+int64(r.n) : from+int64(r.n)]
+		}
+		order = order[n:]
+	}
+	return nil
+}
+
+func (r *summaryRef) render() []byte {
+	return closeSummary(make([]byte, 0, len(r.open)+64), r.open, r.notes, r.corrupt)
+}
+
+func (r *summaryRef) decode() (checkpoint.Summary, error) {
+	sum, err := decodeSummary(r.render())
+	if err != nil {
+		return sum, checkpoint.Errorf(checkpoint.KindInternal, "the index holds a damaged summary: remove index/ and start again: %w", err)
+	}
+	return sum, nil
+}
+
+func (s *dirStore) openSummaries() error {
+	f, err := s.fs.Open(summariesPath, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return err
+	}
+	s.summaries = f
+	return f.Truncate(0)
+}
+
+// appendSummary is called with the lock held, or before anybody else knows the store.
+func (s *dirStore) appendSummary(id rowID, sum []byte) error {
+	if _, err := s.summaries.WriteAt(s.summaryEnd, sum); err != nil {
+		return err
+	}
+	r := s.index.row(id)
+	r.sumOff, r.sumLen = s.summaryEnd, uint32(len(sum))
+	s.summaryEnd += int64(len(sum))
+	return nil
+}
+
+// appendSummaries moves a batch's summaries from memory to the index.
+func (s *dirStore) appendSummaries(b *batch) error {
+	bufs := make([][]byte, len(b.files))
+	for i := range b.files {
+		bufs[i] = b.files[i].summary
+	}
+	if _, err := s.summaries.WriteAt(s.summaryEnd, bufs...); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range b.files {
+		f := &b.files[i]
+		if row, ok := s.index.byID[f.id]; ok && s.index.pending[row] == f.p {
+			r := s.index.row(row)
+			r.sumOff, r.sumLen = s.summaryEnd, uint32(len(f.summary))
+		}
+		s.summaryEnd += int64(len(f.summary))
+	}
+	return nil
+}
+
+func (s *dirStore) closeIndex() error { return nil }
+
+func (s *dirStore) Summary(_ context.Context, id checkpoint.ID) (checkpoint.Summary, error) {
+	l, err := s.find(id)
+	if err != nil {
+		return checkpoint.Summary{}, err
+	}
+	refs := []summaryRef{l.summary}
+	if err := s.loadSummaries(refs); err != nil {
+		return checkpoint.Summary{}, err
+	}
+	return refs[0].decode()
+}
+
+// encodeCursor hides a number in a text that nobody takes for one.
+func encodeCursor(kind, value string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(kind + value))
+}
+
+func decodeCursor(kind, cursor string) (string, error) {
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	value, ok := strings.CutPrefix(string(b), kind)
+	if err != nil || !ok {
+		return "", checkpoint.Invalid("cursor", "%.64q is no cursor of this list; give the next_cursor of the page before", cursor)
+	}
+	return value, nil
+}
+
+func (s *dirStore) List(_ context.Context, q Query) (Page, error) {
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	if q.To == 0 {
+		q.To = 1<<64 - 1
+	}
+	if q.Cursor != "" {
+		v, err := decodeCursor("c", q.Cursor)
+		if err != nil {
+			return Page{}, err
+		}
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			return Page{}, checkpoint.Invalid("cursor", "not a cursor of this list")
+		}
+		if q.Descending {
+			q.To = min(q.To, n-1)
+		} else {
+			q.From = max(q.From, n+1)
+		}
+	}
+	page := Page{Summaries: []json.RawMessage{}}
+	var last uint64
+	for {
+		refs, numbers, more, err := s.selectRows(&q, q.Limit+1-len(page.Summaries))
+		if err != nil {
+			return Page{}, err
+		}
+		if err := s.loadSummaries(refs); err != nil {
+			return Page{}, err
+		}
+		for i := range refs {
+			if !q.matches(refs[i].open) {
+				continue
+			}
+			if len(page.Summaries) == q.Limit {
+				page.Next = encodeCursor("c", strconv.FormatUint(last, 10))
+				return page, nil
+			}
+			page.Summaries, last = append(page.Summaries, refs[i].render()), numbers[i]
+		}
+		if !more {
+			return page, nil
+		}
+		if n := numbers[len(numbers)-1]; q.Descending {
+			q.To = n - 1
+		} else {
+			q.From = n + 1
+		}
+	}
+}
+
+// selectRows finds the next rows by what memory knows: session, number, time, trigger.
+// With filters that need the summary it takes more than are asked for.
+func (s *dirStore) selectRows(q *Query, want int) (refs []summaryRef, numbers []uint64, more bool, err error) {
+	if q.scans() {
+		want = max(want, 1024)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	rows, timed := s.index.order, false
+	if !q.SessionID.IsZero() {
+		sess := s.index.bySess[q.SessionID]
+		if sess == nil {
+			return nil, nil, false, noSession(q.SessionID)
+		}
+		rows, timed = sess.rows, sess.timed
+	}
+	lo, hi := s.index.search(rows, q.From), len(rows)
+	if q.To < 1<<64-1 {
+		hi = max(lo, s.index.search(rows, q.To+1))
+	}
+	if timed {
+		lo, hi = s.narrow(rows, lo, hi, q)
+	}
+	for lo < hi {
+		var id rowID
+		if q.Descending {
+			hi--
+			id = rows[hi]
+		} else {
+			id = rows[lo]
+			lo++
+		}
+		if r := s.index.row(id); s.rowMatches(r, q) {
+			refs, numbers = append(refs, s.summaryRef(id)), append(numbers, r.sequence)
+			if len(refs) == want {
+				return refs, numbers, lo < hi, nil
+			}
+		}
+	}
+	return refs, numbers, false, nil
+}
+
+func (s *dirStore) narrow(rows []rowID, lo, hi int, q *Query) (int, int) {
+	at := func(i int) time.Time { return time.Unix(0, s.index.row(rows[i]).at) }
+	if !q.Since.IsZero() {
+		lo += sort.Search(hi-lo, func(i int) bool { return !at(lo + i).Before(q.Since) })
+	}
+	if !q.Until.IsZero() {
+		hi = lo + sort.Search(hi-lo, func(i int) bool { return at(lo + i).After(q.Until) })
+	}
+	return lo, hi
+}
+
+func (s *dirStore) rowMatches(r *row, q *Query) bool {
+	at := time.Unix(0, r.at)
+	return (q.Trigger == "" || r.triggerName() == q.Trigger) && (q.Cause == "" || r.causeName() == q.Cause) &&
+		(q.Since.IsZero() || !at.Before(q.Since)) && (q.Until.IsZero() || !at.After(q.Until)) &&
+		(q.Owner == nil || s.index.sessions[r.session].meta.OwnerUID == *q.Owner)
+}
+
+func (q *Query) scans() bool { return len(q.Tags) > 0 || q.Text != "" || q.Metadata != nil }
+
+// matches asks the summary what memory does not know.
+func (q *Query) matches(open []byte) bool {
+	if !q.scans() {
+		return true
+	}
+	sum, err := decodeSummary(append(slices.Clone(open), '}'))
+	if err != nil {
+		return false
+	}
+	if len(q.Tags) > 0 {
+		n := 0
+		for _, t := range q.Tags {
+			if slices.Contains(sum.Tags, t) {
+				n++
+			}
+		}
+		if n == 0 || !q.AnyTag && n < len(q.Tags) {
+			return false
+		}
+	}
+	if q.Text != "" {
+		text := strings.ToLower(q.Text)
+		in := func(t string) bool { return strings.Contains(strings.ToLower(t), text) }
+		if !in(sum.Message) && !slices.ContainsFunc(sum.Tags, in) {
+			return false
+		}
+	}
+	return q.Metadata == nil || metadataMatches(sum.Metadata, q.Metadata)
+}
+
+// metadataMatches compares top-level members by value; numbers by what they are worth.
+func metadataMatches(have, want []byte) bool {
+	ok := true
+	err := rawjson.Members(want, func(key string, value []byte) error {
+		got := rawjson.Member(have, key)
+		ok = ok && got != nil && (bytes.Equal(got, value) || sameJSON(got, value))
+		return nil
+	})
+	return ok && err == nil
+}
+
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
+		return false
+	}
+	p, err1 := json.Marshal(x)
+	q, err2 := json.Marshal(y)
+	return err1 == nil && err2 == nil && bytes.Equal(p, q)
+}
+
+func (s *dirStore) Session(_ context.Context, ref Ref) (checkpoint.Session, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	sess := s.index.bySess[ref.ID]
+	if ref.ID.IsZero() {
+		sess = s.index.byKey[ref.Key]
+		if sess == nil {
+			return checkpoint.Session{}, checkpoint.Errorf(checkpoint.KindNotFound, "there is no session with key %.64q", ref.Key)
+		}
+	}
+	if sess == nil {
+		return checkpoint.Session{}, noSession(ref.ID)
+	}
+	return s.index.view(sess), nil
+}
+
+func (s *dirStore) AutoState(_ context.Context, id checkpoint.ID) (json.RawMessage, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	sess := s.index.bySess[id]
+	if sess == nil {
+		return nil, noSession(id)
+	}
+	return sess.meta.AutoState, nil
+}
+
+func (s *dirStore) Sessions(_ context.Context, q SessionQuery) (SessionPage, error) {
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	after := ""
+	if q.Cursor != "" {
+		v, err := decodeCursor("s", q.Cursor)
+		if err != nil {
+			return SessionPage{}, err
+		}
+		after = v
+	}
+	type keyed struct {
+		s   *session
+		key string
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var list []keyed
+	for _, sess := range s.index.bySess {
+		m := &sess.meta
+		if q.Status != "" && m.Status != q.Status || q.Owner != nil && m.OwnerUID != *q.Owner {
+			continue
+		}
+		same := true
+		for k, v := range q.Labels {
+			got, ok := m.Labels[k]
+			same = same && ok && got == v
+		}
+		key := m.UpdatedAt.UTC().Format("2006-01-02T15:04:05.000000000") + m.ID.String()
+		if same && (after == "" || key < after) {
+			list = append(list, keyed{sess, key})
+		}
+	}
+	slices.SortFunc(list, func(a, b keyed) int { return strings.Compare(b.key, a.key) })
+	page := SessionPage{Sessions: []checkpoint.Session{}}
+	for i, k := range list {
+		if i == q.Limit {
+			page.Next = encodeCursor("s", list[i-1].key)
+			break
+		}
+		page.Sessions = append(page.Sessions, s.index.view(k.s))
+	}
+	return page, nil
+}

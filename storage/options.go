@@ -1,0 +1,72 @@
+package storage
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
+)
+
+// Options of Open. Zero members take the defaults named beside them.
+type Options struct {
+	// Dir is the data directory; it is made, 0700, when it is not there. Unused with FS.
+	Dir string
+	// FS replaces the real file system: the memory driver and the fault tests.
+	FS vfs.FS
+	// AllowNetworkFS opens a store on NFS, SMB or FUSE, where locks and flushes may not hold.
+	AllowNetworkFS bool
+	// Now is the clock; time.Now.
+	Now func() time.Time
+	// Logger takes what belongs to no caller; discarded when nil.
+	Logger *slog.Logger
+	// Progress is told while files are read again at start.
+	Progress func(done, total int)
+
+	// SegmentBytes is the size of a journal segment, 16 MiB: large enough that changing
+	// segments is rare, small enough to read whole at start.
+	SegmentBytes int64
+	// SequenceBlock is how many numbers a segment reserves, 65,536: a crash skips at most that many.
+	SequenceBlock uint64
+	// LargeBytes is the state size from which a checkpoint goes to its own file at once, 256 KiB.
+	LargeBytes int
+	// BacklogBytes of journal that are not published yet hold creates back, 256 MiB.
+	BacklogBytes int64
+	// GroupBytes bounds what one flush takes along, 8 MiB.
+	GroupBytes int
+	// EventsRetained is how many events stay for cursors, 100,000.
+	EventsRetained int
+	// ReserveBytes are held back so that deleting works on a full disk, 1 MiB; negative: none.
+	ReserveBytes int64
+	// PublishWorkers flush files beside each other, 16.
+	PublishWorkers int
+	// SyncFS flushes the whole file system once a batch instead of each file. It is faster
+	// and disturbs everything else that writes there.
+	SyncFS bool
+}
+
+func (o Options) withDefaults() Options {
+	def(&o.SegmentBytes, 16<<20)
+	def(&o.SequenceBlock, 65536)
+	def(&o.LargeBytes, 256<<10)
+	def(&o.BacklogBytes, 256<<20)
+	def(&o.GroupBytes, 8<<20)
+	def(&o.EventsRetained, 100_000)
+	def(&o.ReserveBytes, 1<<20)
+	def(&o.PublishWorkers, 16)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Progress == nil {
+		o.Progress = func(int, int) {}
+	}
+	return o
+}
+
+func def[T int | int64 | uint64](v *T, value T) {
+	if *v == 0 {
+		*v = value
+	}
+}

@@ -1,0 +1,574 @@
+package storage
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+)
+
+// sessionDisk is what the publisher knows of a session's directory.
+type sessionDisk struct {
+	made     bool
+	manifest hash.Hash // over the whole manifest; nil: read it first
+	bytes    int64
+}
+
+func sessionDir(id checkpoint.ID) string { return "sessions/" + id.String() }
+
+func checkpointPath(session checkpoint.ID, sequence uint64, id checkpoint.ID) string {
+	return fmt.Sprintf("%s/checkpoints/%020d-%s.json", sessionDir(session), sequence, id)
+}
+
+func notesPath(session, id checkpoint.ID) string {
+	return fmt.Sprintf("%s/annotations/%s.jsonl", sessionDir(session), id)
+}
+
+const publishBatch = 4096
+
+// publishLoop writes the journal's records out as files, in its own time.
+func (s *dirStore) publishLoop() {
+	defer s.loops.Done()
+	wait := time.Duration(0)
+	for s.awaitWork(wait) {
+		if err := s.publishSome(); err != nil {
+			s.setPublishError(err)
+			if s.isClosing() {
+				return
+			}
+			wait = min(max(2*wait, 100*time.Millisecond), 5*time.Second)
+			continue
+		}
+		s.setPublishError(nil)
+		wait = 0
+	}
+}
+
+// awaitWork returns false when the store is closing and nothing is left.
+func (s *dirStore) awaitWork(wait time.Duration) bool {
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-s.stop:
+		}
+	}
+	s.qmu.Lock()
+	defer s.qmu.Unlock()
+	for {
+		if s.committed > s.published || s.retirable() {
+			return true
+		}
+		if s.drained {
+			return false
+		}
+		s.pbell.Wait()
+	}
+}
+
+func (s *dirStore) isClosing() bool {
+	s.qmu.Lock()
+	defer s.qmu.Unlock()
+	return s.drained
+}
+
+func (s *dirStore) retirable() bool {
+	return len(s.segments) > 0 && s.segments[0].finished && s.segments[0].lastGroup <= s.published
+}
+
+// batch is what one round publishes.
+type batch struct {
+	items    []item
+	group    uint64
+	bytes    int64
+	files    []fileJob
+	sessions map[checkpoint.ID]*sessionJob
+	events   [][]byte
+	first    uint64
+	next     uint64
+	created  uint64
+}
+
+type fileJob struct {
+	session *sessionJob
+	id      checkpoint.ID
+	p       *pending
+	path    string
+	number  uint64
+	bytes   int64
+	summary []byte
+}
+
+type sessionJob struct {
+	s        *session
+	meta     sessionMeta
+	deleted  bool
+	lines    []record
+	notes    map[checkpoint.ID][]checkpoint.Annotation
+	unlink   []string
+	newFiles bool
+}
+
+func (s *dirStore) publishSome() error {
+	s.round.Lock()
+	defer s.round.Unlock()
+	b := s.gather()
+	if len(b.items) > 0 {
+		if err := s.writeFiles(b); err != nil {
+			return err
+		}
+		if err := s.each(b, s.describe); err != nil {
+			return err
+		}
+		if err := s.each(b, s.sweep); err != nil {
+			return err
+		}
+		if err := s.appendEvents(b); err != nil {
+			return err
+		}
+		if err := s.appendSummaries(b); err != nil {
+			return err
+		}
+		if err := s.writeHead(b); err != nil {
+			return err
+		}
+		s.settle(b)
+	}
+	return s.retire()
+}
+
+// gather takes whole groups from the queue and looks up, under the lock, what they need.
+func (s *dirStore) gather() *batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := min(len(s.items), publishBatch)
+	for n > 0 && n < len(s.items) && s.items[n].group == s.items[n-1].group {
+		n++
+	}
+	b := &batch{items: s.items[:n:n], sessions: map[checkpoint.ID]*sessionJob{}, created: s.headState.Created, next: s.headState.FirstEvent}
+	b.first = b.next
+	for i := range b.items {
+		s.gatherItem(b, &b.items[i])
+	}
+	for _, j := range b.sessions {
+		j.meta = j.s.meta
+	}
+	return b
+}
+
+func (s *dirStore) gatherItem(b *batch, it *item) {
+	b.group, b.bytes = it.group, b.bytes+it.bytes
+	if it.event != nil {
+		b.events = append(b.events, it.event)
+		b.next = it.number + 1
+	}
+	if it.rec.Type == recSession {
+		b.created++
+	}
+	if it.session == nil {
+		return
+	}
+	id := it.session.meta.ID
+	j := b.sessions[id]
+	if j == nil || j.s != it.session {
+		j = &sessionJob{s: it.session, notes: map[checkpoint.ID][]checkpoint.Annotation{}}
+		b.sessions[id] = j
+	}
+	j.deleted = it.session.gone
+	switch it.rec.Type {
+	case "", recLarge:
+		s.gatherCheckpoint(b, j, it)
+	case recDelete:
+		j.lines = append(j.lines, record{Type: recRemoved, IDs: it.rec.IDs, Numbers: it.rec.Numbers})
+		for i, gone := range it.rec.IDs {
+			j.unlink = append(j.unlink, checkpointPath(id, it.rec.Numbers[i], gone), notesPath(id, gone))
+		}
+	case recAnnotate:
+		if _, ok := s.index.byID[it.rec.CheckpointID]; ok {
+			j.notes[it.rec.CheckpointID] = append([]checkpoint.Annotation(nil), s.notes[it.rec.CheckpointID]...)
+		}
+	}
+}
+
+func (s *dirStore) gatherCheckpoint(b *batch, j *sessionJob, it *item) {
+	row, ok := s.index.byID[it.id]
+	if !ok {
+		return // deleted before it was published
+	}
+	p := s.index.pending[row]
+	if p == nil {
+		return
+	}
+	r := s.index.row(row)
+	b.files = append(b.files, fileJob{
+		session: j, id: it.id, p: p, path: checkpointPath(j.s.meta.ID, r.sequence, it.id), number: r.sequence,
+		bytes: int64(r.bytes), summary: p.summary,
+	})
+	j.lines = append(j.lines, record{Type: recAdded, CheckpointID: it.id, Number: r.sequence, Bytes: int64(r.bytes), Sum: p.sum})
+	j.newFiles = true
+}
+
+// parallel runs f for 0..n-1 on some workers and joins what went wrong.
+func parallel(n, workers int, f func(int) error) error {
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		next int
+		errs []error
+	)
+	for range min(n, workers) {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				i := next
+				next++
+				stop := len(errs) > 0
+				mu.Unlock()
+				if i >= n || stop {
+					return
+				}
+				if err := f(i); err != nil {
+					mu.Lock()
+					errs = append(errs, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *dirStore) each(b *batch, f func(*sessionJob) error) error {
+	jobs := make([]*sessionJob, 0, len(b.sessions))
+	for _, j := range b.sessions {
+		jobs = append(jobs, j)
+	}
+	return parallel(len(jobs), s.opts.PublishWorkers, func(i int) error { return f(jobs[i]) })
+}
+
+func (s *dirStore) writeFiles(b *batch) error {
+	if err := s.each(b, s.makeDirs); err != nil {
+		return err
+	}
+	err := parallel(len(b.files), s.opts.PublishWorkers, func(i int) error {
+		f := &b.files[i]
+		if f.session.deleted {
+			return nil
+		}
+		return s.writeCheckpointFile(f)
+	})
+	if err != nil || !s.opts.SyncFS || len(b.files) == 0 {
+		return err
+	}
+	return s.fs.SyncFS()
+}
+
+// makeDirs makes a session's directories; their names are durable before a file is.
+func (s *dirStore) makeDirs(j *sessionJob) error {
+	if j.s.disk.made || j.deleted {
+		return nil
+	}
+	dir := sessionDir(j.s.meta.ID)
+	for _, d := range []string{dir, dir + "/checkpoints", dir + "/annotations"} {
+		if err := s.fs.Mkdir(d); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return err
+		}
+	}
+	if err := s.fs.SyncDir(dir); err != nil {
+		return err
+	}
+	if err := s.fs.SyncDir("sessions"); err != nil {
+		return err
+	}
+	j.s.disk.made = true
+	return nil
+}
+
+// writeCheckpointFile makes the file under its own name; the journal holds the bytes as
+// long as it may be unfinished. One that is there from before a crash is replaced.
+func (s *dirStore) writeCheckpointFile(f *fileJob) error {
+	body, err := s.readPending(f.p)
+	if err != nil {
+		return err
+	}
+	err = s.createFile(f.path, body)
+	if errors.Is(err, syscall.EEXIST) {
+		return s.replaceFile(f.path, body)
+	}
+	return err
+}
+
+func (s *dirStore) createFile(path string, body []byte) error {
+	file, err := s.fs.Open(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(0, body)
+	if err == nil && !s.opts.SyncFS {
+		err = file.Sync()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return errors.Join(err, ignoreMissing(s.fs.Remove(path)))
+	}
+	return nil
+}
+
+// replaceFile puts a whole new file in a name's place. The directory is the caller's to flush.
+func (s *dirStore) replaceFile(path string, body []byte) error {
+	tmp := "tmp/" + checkpoint.NewID().String()
+	if err := writeFile(s.fs, tmp, 0, body); err != nil {
+		return err
+	}
+	if err := s.fs.Rename(tmp, path); err != nil {
+		return errors.Join(err, ignoreMissing(s.fs.Remove(tmp)))
+	}
+	return nil
+}
+
+// describe brings a session's manifest and session.json up to date.
+func (s *dirStore) describe(j *sessionJob) error {
+	if j.deleted {
+		return nil
+	}
+	dir := sessionDir(j.meta.ID)
+	if j.newFiles {
+		if err := s.fs.SyncDir(dir + "/checkpoints"); err != nil {
+			return err
+		}
+	}
+	for id, notes := range j.notes {
+		r, err := s.writeNotes(j.meta.ID, id, notes)
+		if err != nil {
+			return err
+		}
+		j.lines = append(j.lines, r)
+	}
+	if len(j.notes) > 0 {
+		if err := s.fs.SyncDir(dir + "/annotations"); err != nil {
+			return err
+		}
+	}
+	return s.writeManifest(j)
+}
+
+func (s *dirStore) writeNotes(session, id checkpoint.ID, notes []checkpoint.Annotation) (record, error) {
+	var body []byte
+	for i := range notes {
+		b, _, err := encodeRecord(record{Type: recAnnotate, SessionID: session, CheckpointID: id, Number: uint64(i + 1), Annotation: &notes[i]})
+		if err != nil {
+			return record{}, err
+		}
+		body = append(body, b...)
+	}
+	r := record{Type: recAnnotations, CheckpointID: id, Count: len(notes), Bytes: int64(len(body)), Sum: hexSum(body)}
+	return r, s.replaceFile(notesPath(session, id), body)
+}
+
+// writeManifest appends what changed and a line that pins session.json, which in turn
+// pins the manifest up to that line: neither can be changed or put back alone.
+func (s *dirStore) writeManifest(j *sessionJob) error {
+	dir := sessionDir(j.meta.ID)
+	d := &j.s.disk
+	if d.manifest == nil {
+		d.manifest, d.bytes = sha256.New(), 0
+	}
+	h := clone(d.manifest)
+	var body []byte
+	for _, r := range j.lines {
+		b, _, err := encodeRecord(r)
+		if err != nil {
+			return err
+		}
+		body = append(body, b...)
+	}
+	h.Write(body)
+	meta := j.meta
+	described, sum, err := encodeRecord(record{
+		Type: recSession, Session: &meta, Bytes: d.bytes + int64(len(body)), Sum: hex.EncodeToString(h.Sum(nil)),
+	})
+	if err != nil {
+		return err
+	}
+	pin, _, err := encodeRecord(record{Type: recDescribed, Sum: sum})
+	if err != nil {
+		return err
+	}
+	h.Write(pin)
+	body = append(body, pin...)
+	f, err := s.fs.Open(dir+"/manifest.jsonl", os.O_WRONLY|os.O_CREATE)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(d.bytes, body)
+	if err == nil {
+		err = f.Truncate(d.bytes + int64(len(body))) // what an interrupted round has left
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.replaceFile(dir+"/session.json", described); err != nil {
+		return err
+	}
+	if err := s.fs.SyncDir(dir); err != nil {
+		return err
+	}
+	d.manifest, d.bytes = h, d.bytes+int64(len(body))
+	j.lines, j.notes = nil, nil // a later step that fails does not write them twice
+	return nil
+}
+
+// sweep removes files whose going is known to the manifest, and deleted sessions.
+func (s *dirStore) sweep(j *sessionJob) error {
+	for _, path := range j.unlink {
+		s.mu.RLock()
+		keep := s.livePath(path)
+		s.mu.RUnlock()
+		if keep {
+			continue
+		}
+		if err := ignoreMissing(s.fs.Remove(path)); err != nil {
+			return err
+		}
+	}
+	if !j.deleted {
+		return nil
+	}
+	s.mu.RLock()
+	again := s.index.bySess[j.s.meta.ID] != nil
+	s.mu.RUnlock()
+	if again {
+		return nil
+	}
+	return s.removeSessionDir(j.s.meta.ID)
+}
+
+// livePath says that an annotations file belongs to a checkpoint again: ids may be used anew.
+func (s *dirStore) livePath(path string) bool {
+	if len(path) < 42 || path[len(path)-6:] != ".jsonl" {
+		return false
+	}
+	id, err := checkpoint.ParseID(path[len(path)-42 : len(path)-6])
+	if err != nil {
+		return false
+	}
+	_, ok := s.index.byID[id]
+	return ok
+}
+
+// removeSessionDir takes session.json first: a directory without it, of a session that
+// the journal says is gone, is finished at the next start.
+func (s *dirStore) removeSessionDir(id checkpoint.ID) error {
+	dir := sessionDir(id)
+	for _, name := range []string{"/session.json", "/manifest.jsonl"} {
+		if err := ignoreMissing(s.fs.Remove(dir + name)); err != nil {
+			return err
+		}
+	}
+	for _, sub := range []string{"/checkpoints", "/annotations", ""} {
+		entries, err := s.fs.ReadDir(dir + sub)
+		if errors.Is(err, syscall.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if err := ignoreMissing(s.fs.Remove(dir + sub + "/" + e.Name)); err != nil {
+				return err
+			}
+		}
+		if err := ignoreMissing(s.fs.Remove(dir + sub)); err != nil {
+			return err
+		}
+	}
+	return s.fs.SyncDir("sessions")
+}
+
+// settle lets go of what memory held until the files were there.
+func (s *dirStore) settle(b *batch) {
+	s.mu.Lock()
+	s.items = s.items[len(b.items):]
+	if len(s.items) == 0 {
+		s.items = nil
+	}
+	s.unpublished -= len(b.items)
+	var large []string
+	for i := range b.files {
+		f := &b.files[i]
+		if row, ok := s.index.byID[f.id]; ok && s.index.pending[row] == f.p {
+			delete(s.index.pending, row)
+		}
+	}
+	for i := range b.items {
+		if b.items[i].rec.Type == recLarge {
+			large = append(large, b.items[i].rec.File)
+		}
+	}
+	s.mu.Unlock()
+	for _, path := range large {
+		s.dropLarge(path)
+	}
+	s.qmu.Lock()
+	s.published = b.group
+	s.backlog -= b.bytes
+	s.qbell.Broadcast()
+	s.pbell.Broadcast()
+	s.qmu.Unlock()
+}
+
+// retire removes segments whose records all are files now.
+func (s *dirStore) retire() error {
+	for {
+		s.qmu.Lock()
+		if !s.retirable() {
+			s.qmu.Unlock()
+			return nil
+		}
+		g := s.segments[0]
+		s.qmu.Unlock()
+		if err := g.close(); err != nil {
+			return err
+		}
+		if err := ignoreMissing(s.fs.Remove(g.path)); err != nil {
+			return err
+		}
+		if err := s.fs.SyncDir("journal"); err != nil {
+			return err
+		}
+		s.qmu.Lock()
+		s.segments = s.segments[1:]
+		s.pbell.Broadcast()
+		s.qmu.Unlock()
+	}
+}
+
+func (s *dirStore) setPublishError(err error) {
+	s.stateMu.Lock()
+	changed := (s.publishErr == nil) != (err == nil)
+	s.publishErr = err
+	s.stateMu.Unlock()
+	s.qmu.Lock()
+	s.pbell.Broadcast()
+	s.qmu.Unlock()
+	if changed && err != nil {
+		s.opts.Logger.Error("publishing waits: the files cannot be written; it is tried again", "error", err)
+	}
+}

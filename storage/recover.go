@@ -1,0 +1,600 @@
+package storage
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage/internal/blob"
+)
+
+// recover brings memory to what was acknowledged: the files, then the journal's groups
+// that are not files yet. It may be cut anywhere and run again.
+func (s *dirStore) recover() error {
+	s.journal = journal{fs: s.fs, opts: &s.opts, group: 1, prepared: make(chan preparedSegment, 1)}
+	if err := s.readHead(); err != nil {
+		return err
+	}
+	if err := s.loadQuarantine(); err != nil {
+		return err
+	}
+	reads, err := s.readJournal()
+	if err != nil {
+		return s.storageError("reading the journal", err)
+	}
+	if err := s.openSummaries(); err != nil {
+		return s.storageError("opening the index", err)
+	}
+	pending := journalView(reads, s.headState.Group)
+	if err := s.loadSessions(pending); err != nil {
+		return s.storageError("reading the sessions", err)
+	}
+	s.mendManifests()
+	s.replay(reads)
+	s.retireRead(reads)
+	s.cleanTmp(pending)
+	s.takeReserve()
+	s.blobs, err = blob.Open(s.fs, blob.Options{Dir: "blobs", Tmp: "tmp", Quarantine: func(path, problem string) error {
+		return s.quarantine(checkpoint.ID{}, path, problem, nil)
+	}})
+	if err != nil {
+		return s.storageError("opening the captured files", err)
+	}
+	return nil
+}
+
+// readHead learns how far the files go. One that is damaged is put away; the journal then
+// is applied from its start, which changes nothing that is there already.
+func (s *dirStore) readHead() error {
+	b, err := s.readAll(headPath)
+	if err == nil || errors.Is(err, errStrange) {
+		r, parseErr := parseRecord(b)
+		if parseErr == nil && r.Type == recHead {
+			s.headState, s.storeID = r, r.Store
+			s.nextEvent, s.sessionsCreated = r.FirstEvent, r.Created
+		} else if err := s.quarantine(checkpoint.ID{}, headPath, fmt.Sprint("damaged: ", parseErr), nil); err != nil {
+			return s.storageError("putting "+headPath+" away", err)
+		}
+	} else if !errors.Is(err, syscall.ENOENT) {
+		return s.storageError("reading "+headPath, err)
+	}
+	if s.storeID.IsZero() {
+		s.storeID = checkpoint.NewID()
+	}
+	s.headState.FirstEvent = max(s.headState.FirstEvent, 1)
+	s.nextEvent = max(s.nextEvent, 1)
+	s.journal.group = s.headState.Group + 1
+	s.committed, s.published = s.headState.Group, s.headState.Group
+	return s.openEvents()
+}
+
+// openEvents goes on with the file that head.json pins; lines beyond it are the journal's to add again.
+func (s *dirStore) openEvents() error {
+	firsts, err := s.eventFiles()
+	if err != nil {
+		return s.storageError("reading events", err)
+	}
+	if len(firsts) == 0 {
+		return nil
+	}
+	first := firsts[len(firsts)-1]
+	if s.headState.Type == "" { // head.json is gone: number on after what is there
+		list, _, err := s.readEventFile(first)
+		if err != nil {
+			return s.storageError("reading events", err)
+		}
+		s.nextEvent = first + uint64(len(list)) + eventsPerFile
+		s.headState.FirstEvent = s.nextEvent
+		return nil
+	}
+	if s.headState.File == "" || s.headState.Count == 0 {
+		return nil
+	}
+	b, err := s.readAll(s.headState.File)
+	if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errStrange) {
+		return s.storageError("reading events", err)
+	}
+	h := sha256.New()
+	if int64(len(b)) >= s.headState.Bytes {
+		h.Write(b[:s.headState.Bytes])
+	}
+	if err != nil || hex.EncodeToString(h.Sum(nil)) != s.headState.Sum {
+		problem := "it is not what head.json says"
+		if err != nil {
+			problem = "the file is gone"
+		}
+		return s.quarantine(checkpoint.ID{}, s.headState.File, problem, nil)
+	}
+	var n uint64
+	if _, err := fmt.Sscanf(s.headState.File, "events/%020d.jsonl", &n); err != nil {
+		return s.storageError("reading "+headPath, err)
+	}
+	s.eventFile = eventFile{first: n, count: s.headState.Count, bytes: s.headState.Bytes, hash: h}
+	return nil
+}
+
+// readJournal reads the segments in order and puts the counters where they must be.
+func (s *dirStore) readJournal() ([]*segmentRead, error) {
+	entries, err := s.fs.ReadDir("journal")
+	if err != nil {
+		return nil, err
+	}
+	j := &s.journal
+	var segs []*segment
+	marks := map[[2]uint64]int{}
+	for _, e := range entries {
+		number, ceiling, ext, ok := parseSegmentName(e.Name)
+		if !ok {
+			continue
+		}
+		j.number, j.ceiling = max(j.number, number), max(j.ceiling, ceiling)
+		if ext == "jsonl" {
+			segs = append(segs, &segment{number: number, ceiling: ceiling, path: "journal/" + e.Name})
+		} else {
+			marks[[2]uint64{number, ceiling}]++
+		}
+	}
+	for m := range marks {
+		j.markers = append(j.markers, m)
+	}
+	s.sequence = j.ceiling
+	sortSegments(segs)
+	var reads []*segmentRead
+	for i, g := range segs {
+		r, err := s.readSegment(g, i == len(segs)-1)
+		if err != nil {
+			return nil, err
+		}
+		j.group = max(j.group, r.lastGrp+1)
+		j.last = r.last
+		reads = append(reads, r)
+	}
+	return reads, nil
+}
+
+// journalChanges is what the unpublished part of the journal will do, looked at before
+// the files are: a file that is missing because of it is no damage.
+type journalChanges struct {
+	any      bool
+	sessions map[checkpoint.ID]bool
+	deleted  map[checkpoint.ID]bool
+	large    map[string]bool
+}
+
+func journalView(reads []*segmentRead, after uint64) *journalChanges {
+	c := &journalChanges{sessions: map[checkpoint.ID]bool{}, deleted: map[checkpoint.ID]bool{}, large: map[string]bool{}}
+	for _, r := range reads {
+		for i := range r.entries {
+			e := &r.entries[i]
+			if e.group <= after {
+				continue
+			}
+			c.any = true
+			switch e.rec.Type {
+			case recSession:
+				c.sessions[e.rec.Session.ID] = true
+			case recSessionDelete:
+				c.deleted[e.rec.SessionID] = true
+			case recLarge:
+				c.large[e.rec.File] = true
+			}
+		}
+	}
+	return c
+}
+
+// replay applies what the files do not hold yet.
+func (s *dirStore) replay(reads []*segmentRead) {
+	for _, r := range reads {
+		if r.tail != nil || r.problem != "" {
+			s.keepEvidence(r)
+		}
+		for i := range r.entries {
+			e := &r.entries[i]
+			if e.draft != nil {
+				s.raise(e.draft.sequence)
+				s.lastAt = max(s.lastAt, e.draft.at.UnixNano())
+			}
+			if e.group > s.headState.Group {
+				s.apply(e)
+				s.backlog += e.n
+				s.committed = max(s.committed, e.group)
+			}
+		}
+		r.data = nil
+	}
+}
+
+// keepEvidence copies what could not be read; the segment itself goes when the rest of it is files.
+func (s *dirStore) keepEvidence(r *segmentRead) {
+	if r.problem == "" {
+		s.noteTorn(r)
+		return
+	}
+	if err := s.quarantineCopy(r.seg.path, r.data, r.problem); err != nil {
+		s.opts.Logger.Error("a damaged journal segment cannot be kept in quarantine", "path", r.seg.path, "error", err)
+	}
+}
+
+func (s *dirStore) noteTorn(r *segmentRead) {
+	s.opts.Logger.Warn("the last group of the journal was cut short and was never acknowledged", "path", r.seg.path, "bytes", len(r.tail))
+	name := fmt.Sprintf("quarantine/%s.torn_tail", checkpoint.NewID())
+	if err := s.createFile(name, r.tail); err != nil {
+		s.opts.Logger.Warn("the torn tail cannot be kept", "error", err)
+	}
+}
+
+// retireRead hands the segments to the publisher: they are never written again.
+func (s *dirStore) retireRead(reads []*segmentRead) {
+	for _, r := range reads {
+		r.seg.finished, r.seg.lastGroup = true, r.lastGrp
+		s.segments = append(s.segments, r.seg)
+	}
+}
+
+// cleanTmp removes what an interrupted process left, but not the bodies that the journal names.
+func (s *dirStore) cleanTmp(c *journalChanges) {
+	entries, err := s.fs.ReadDir("tmp")
+	if err != nil {
+		s.opts.Logger.Warn("tmp cannot be read", "error", err)
+		return
+	}
+	for _, e := range entries {
+		path := "tmp/" + e.Name
+		if !c.large[path] && e.Mode&fs.ModeType == 0 {
+			if err := ignoreMissing(s.fs.Remove(path)); err != nil && !errors.Is(err, syscall.EROFS) {
+				s.opts.Logger.Warn("a left-over cannot be removed", "path", path, "error", err)
+			}
+		}
+	}
+}
+
+// loadSessions reads every session's directory.
+func (s *dirStore) loadSessions(c *journalChanges) error {
+	entries, err := s.fs.ReadDir("sessions")
+	if err != nil {
+		return err
+	}
+	loads := make([]*sessionLoad, 0, len(entries))
+	for _, e := range entries {
+		if id, err := checkpoint.ParseID(e.Name); err == nil && e.Mode.IsDir() {
+			loads = append(loads, &sessionLoad{id: id, dir: sessionDir(id)})
+		}
+	}
+	if err := parallel(len(loads), s.opts.PublishWorkers, func(i int) error { return s.readSession(loads[i], c) }); err != nil {
+		return err
+	}
+	total, done := 0, atomic.Int64{}
+	var jobs []loadJob
+	for _, l := range loads {
+		if l.skip {
+			continue
+		}
+		l.s = s.index.addSession(l.meta)
+		l.s.disk = sessionDisk{made: true, manifest: l.hash, bytes: l.pinned}
+		for _, r := range l.live {
+			jobs = append(jobs, loadJob{l, r})
+		}
+	}
+	total = len(jobs)
+	var mu sync.Mutex
+	return parallel(total, s.opts.PublishWorkers, func(i int) error {
+		row, sum, err := s.loadRow(jobs[i], c)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		id := s.index.add(jobs[i].l.s, row)
+		s.index.pending[id] = &pending{summary: sum}
+		s.raise(row.sequence)
+		s.lastAt = max(s.lastAt, row.at)
+		delete(s.index.pending, id)
+		if err := s.appendSummary(id, sum); err != nil {
+			return err
+		}
+		if n := done.Add(1); n%1000 == 0 || int(n) == total {
+			s.opts.Progress(int(n), total)
+		}
+		return nil
+	})
+}
+
+type sessionLoad struct {
+	id     checkpoint.ID
+	dir    string
+	meta   sessionMeta
+	s      *session
+	skip   bool
+	hash   hash.Hash
+	pinned int64
+	live   []record // added and not removed
+}
+
+type loadJob struct {
+	l *sessionLoad
+	r record
+}
+
+// readSession reads session.json and the manifest, and reconciles the two.
+func (s *dirStore) readSession(l *sessionLoad, c *journalChanges) error {
+	if c.deleted[l.id] && !c.sessions[l.id] {
+		if _, err := s.fs.Lstat(l.dir + "/session.json"); errors.Is(err, syscall.ENOENT) {
+			l.skip = true // its removal was interrupted; the publisher finishes it
+			return nil
+		}
+	}
+	var meta record
+	b, err := s.readAll(l.dir + "/session.json")
+	if err == nil {
+		meta, err = parseRecord(b)
+		if err == nil && (meta.Type != recSession || meta.Session == nil || meta.Session.ID != l.id) {
+			err = &damageError{"it describes something else"}
+		}
+		if err != nil {
+			if qerr := s.quarantine(checkpoint.ID{}, l.dir+"/session.json", err.Error(), nil); qerr != nil {
+				return qerr
+			}
+		}
+	} else if errors.Is(err, syscall.ENOENT) && c.sessions[l.id] {
+		l.skip = true // it was being made: the journal has it
+		return nil
+	} else if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errStrange) {
+		return err
+	} else if qerr := s.quarantine(checkpoint.ID{}, l.dir+"/session.json", "the file is gone", nil); qerr != nil {
+		return qerr
+	}
+	if err == nil {
+		l.meta = *meta.Session
+	} else {
+		l.meta = sessionMeta{Session: checkpoint.Session{
+			ID: l.id, Name: "recovered", Status: checkpoint.Closed, OwnerUID: uint32(os.Getuid()),
+			CreatedAt: s.opts.Now().UTC(), UpdatedAt: s.opts.Now().UTC(),
+		}}
+		meta.Bytes = -1
+	}
+	return s.readManifest(l, &meta, c)
+}
+
+func (s *dirStore) readManifest(l *sessionLoad, meta *record, c *journalChanges) error {
+	path := l.dir + "/manifest.jsonl"
+	b, err := s.readAll(path)
+	if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errStrange) {
+		return err
+	}
+	problem := ""
+	if err != nil {
+		problem = "the file is gone"
+	}
+	pinned := int64(-1)
+	if meta.Bytes >= 0 && int64(len(b)) >= meta.Bytes && hexSum(b[:meta.Bytes]) == meta.Sum {
+		rest := b[meta.Bytes:]
+		if n := bytes.IndexByte(rest, '\n') + 1; n > 0 {
+			if r, err := parseRecord(rest[:n]); err == nil && r.Type == recDescribed && r.Sum == meta.sum {
+				pinned = meta.Bytes + int64(n)
+			}
+		}
+	}
+	if pinned >= 0 && (int64(len(b)) == pinned || c.any) {
+		b = b[:pinned] // lines beyond are those of a round that did not end; the journal adds them again
+	} else if problem == "" {
+		problem = "it is not what session.json says"
+	}
+	state := s.manifestState(b)
+	if problem != "" {
+		if err := s.quarantineCopy(path, b, problem); err != nil {
+			return err
+		}
+		if err := s.addListed(l, state); err != nil {
+			return err
+		}
+		l.hash, l.pinned = nil, 0
+		s.mu.Lock()
+		s.repair = append(s.repair, l.id)
+		s.mu.Unlock()
+	} else {
+		l.hash = sha256.New()
+		l.hash.Write(b)
+		l.pinned = int64(len(b))
+	}
+	for _, r := range state.added {
+		l.live = append(l.live, r)
+	}
+	return s.readNotes(l, state)
+}
+
+type manifestState struct {
+	added   map[checkpoint.ID]record
+	notes   map[checkpoint.ID]record
+	removed map[string]bool // file names
+}
+
+// manifestState reads what lines verify.
+func (s *dirStore) manifestState(b []byte) *manifestState {
+	m := &manifestState{added: map[checkpoint.ID]record{}, notes: map[checkpoint.ID]record{}, removed: map[string]bool{}}
+	for _, l := range splitLines(b) {
+		r, err := parseRecord(l)
+		if err != nil {
+			continue
+		}
+		switch r.Type {
+		case recAdded:
+			m.added[r.CheckpointID] = r
+		case recAnnotations:
+			m.notes[r.CheckpointID] = r
+		case recRemoved:
+			for i, id := range r.IDs {
+				if i < len(r.Numbers) && m.added[id].Number == r.Numbers[i] {
+					delete(m.added, id)
+				}
+				delete(m.notes, id)
+				if i < len(r.Numbers) {
+					m.removed[fmt.Sprintf("%020d-%s.json", r.Numbers[i], id)] = true
+				}
+			}
+		}
+	}
+	return m
+}
+
+// mendManifests writes the manifests anew that were damaged, from what was found.
+func (s *dirStore) mendManifests() {
+	for _, id := range s.repair {
+		sess := s.index.bySess[id]
+		j := &sessionJob{s: sess, meta: sess.meta}
+		for _, r := range sess.rows {
+			row := s.index.row(r)
+			add := record{Type: recAdded, CheckpointID: row.id, Number: row.sequence, Bytes: int64(row.bytes)}
+			refs := []summaryRef{s.summaryRef(r)}
+			if row.flags&rowCorrupt == 0 && s.loadSummaries(refs) == nil {
+				if sum, err := refs[0].decode(); err == nil {
+					add.Sum = strings.TrimPrefix(sum.Checksum, "sha256:")
+				}
+			}
+			j.lines = append(j.lines, add)
+			if notes := s.notes[row.id]; len(notes) > 0 {
+				if n, err := s.writeNotes(id, row.id, notes); err == nil {
+					j.lines = append(j.lines, n)
+				}
+			}
+		}
+		if err := s.writeManifest(j); err != nil {
+			s.opts.Logger.Error("a damaged manifest cannot be written anew; it is tried at the next start", "session", id, "error", err)
+		}
+	}
+	s.repair = nil
+}
+
+// addListed finds checkpoints that a damaged manifest does not tell of by their files.
+func (s *dirStore) addListed(l *sessionLoad, m *manifestState) error {
+	entries, err := s.fs.ReadDir(l.dir + "/checkpoints")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		number, id, ok := parseCheckpointName(e.Name)
+		if _, there := m.added[id]; ok && !there && !m.removed[e.Name] {
+			m.added[id] = record{Type: recAdded, CheckpointID: id, Number: number}
+		}
+	}
+	return nil
+}
+
+func parseCheckpointName(name string) (number uint64, id checkpoint.ID, ok bool) {
+	base, isJSON := strings.CutSuffix(name, ".json")
+	if !isJSON || len(base) != 57 || base[20] != '-' {
+		return 0, id, false
+	}
+	if _, err := fmt.Sscanf(base[:20], "%020d", &number); err != nil {
+		return 0, id, false
+	}
+	id, err := checkpoint.ParseID(base[21:])
+	return number, id, err == nil
+}
+
+func (s *dirStore) readNotes(l *sessionLoad, m *manifestState) error {
+	for id, want := range m.notes {
+		if _, ok := m.added[id]; !ok {
+			continue
+		}
+		path := notesPath(l.id, id)
+		b, err := s.readAll(path)
+		if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errStrange) {
+			return err
+		}
+		problem := ""
+		if err != nil {
+			problem = "the file is gone"
+		} else if hexSum(b) != want.Sum {
+			problem = "it is not what the manifest says"
+		}
+		var notes []checkpoint.Annotation
+		for _, ln := range splitLines(b) {
+			if r, err := parseRecord(ln); err == nil && r.Annotation != nil && r.CheckpointID == id {
+				notes = append(notes, *r.Annotation)
+			}
+		}
+		s.mu.Lock()
+		s.notes[id] = notes
+		s.mu.Unlock()
+		// More notes than the manifest knows are those of a round that did not end.
+		if problem != "" && !(len(notes) > want.Count && hexSum(firstLines(b, want.Count)) == want.Sum) {
+			if err := s.quarantineCopy(path, b, problem); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func firstLines(b []byte, n int) []byte {
+	end := 0
+	for range n {
+		i := bytes.IndexByte(b[end:], '\n')
+		if i < 0 {
+			return b
+		}
+		end += i + 1
+	}
+	return b[:end]
+}
+
+// loadRow reads one checkpoint's file for its summary. A damaged one keeps its row.
+func (s *dirStore) loadRow(j loadJob, _ *journalChanges) (row, []byte, error) {
+	path := checkpointPath(j.l.id, j.r.Number, j.r.CheckpointID)
+	r := row{id: j.r.CheckpointID, sequence: j.r.Number, bytes: uint32(j.r.Bytes)}
+	r.notes = uint16(len(s.notes[r.id]))
+	if p, ok := s.damaged[r.id]; ok {
+		r.flags = rowCorrupt
+		return r, s.damagedSummary(&r, j.l.id, p), nil
+	}
+	b, err := s.readAll(path)
+	problem := ""
+	switch {
+	case err == nil:
+		p, err := verifyCheckpoint(b, r.id, j.l.id, r.sequence)
+		if err == nil && j.r.Sum != "" && p.sum != j.r.Sum {
+			err = &damageError{"it is not the file that the manifest names"}
+		}
+		if err == nil {
+			r.at, r.bytes = p.at.UnixNano(), uint32(len(b))
+			r.trigger, r.cause = triggerCode(p.trigger), causeCode(p.cause)
+			if p.draft.files {
+				r.flags |= rowFiles
+			}
+			return r, p.summary(), nil
+		}
+		problem = err.Error()
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, errStrange):
+		problem = "the file is gone"
+		if errors.Is(err, errStrange) {
+			problem = errStrange.Error()
+		}
+	default:
+		return r, nil, err
+	}
+	r.flags = rowCorrupt
+	sum := s.damagedSummary(&r, j.l.id, Problem{})
+	return r, sum, s.quarantine(r.id, path, problem, sum)
+}
+
+// damagedSummary shows a checkpoint of which only its name is known.
+func (s *dirStore) damagedSummary(r *row, session checkpoint.ID, p Problem) []byte {
+	if sum := s.damagedSums[r.id]; sum != nil {
+		return sum
+	}
+	d := &draft{id: r.id, session: session, message: []byte(`""`), tags: []byte(`[]`), trigger: checkpoint.Manual, sequence: r.sequence}
+	r.trigger = triggerCode(checkpoint.Manual)
+	d.sum = strings.Repeat("0", hexBytes)
+	return d.summary()
+}

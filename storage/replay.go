@@ -1,0 +1,219 @@
+package storage
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+)
+
+// segmentRead is what a segment of the journal held.
+type segmentRead struct {
+	seg     *segment
+	entries []entry
+	last    string // the chain's end
+	end     int64  // after the last whole group
+	lastGrp uint64
+	closed  bool
+	tail    []byte // a torn last group
+	problem string // damage; what could be read is in entries all the same
+	data    []byte
+}
+
+// readSegment takes a segment apart. A group counts when its commit line is whole and
+// agrees with the lines before it. newest says that no segment follows: only there may
+// the end be torn.
+func (s *dirStore) readSegment(g *segment, newest bool) (*segmentRead, error) {
+	r := &segmentRead{seg: g}
+	data, err := s.readAll(g.path)
+	if err == errStrange {
+		r.problem = errStrange.Error()
+		return r, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.data = data
+	f, err := s.fs.Open(g.path, os.O_RDWR)
+	if err != nil {
+		if f, err = s.fs.Open(g.path, os.O_RDONLY); err != nil {
+			return nil, err
+		}
+	}
+	g.file = f
+	r.scan(newest)
+	return r, nil
+}
+
+func (r *segmentRead) scan(newest bool) {
+	rest := r.data
+	off := int64(0)
+	var group []entry
+	damage := func(format string, args ...any) {
+		if r.problem == "" {
+			r.problem = fmt.Sprintf(format, args...)
+		}
+	}
+	for len(rest) > 0 && rest[0] != 0 && !r.closed {
+		n := bytes.IndexByte(rest, '\n') + 1
+		if n == 0 {
+			n = len(rest)
+		}
+		e, err := parseEntry(rest[:n:n])
+		if err != nil {
+			if newest && !laterCommit(rest[n:]) {
+				break // torn: nothing after it was ever whole
+			}
+			damage("byte %d: %v", off, err)
+		} else if e.rec.Type == recSegment {
+			if off != 0 || e.rec.Segment != r.seg.number {
+				damage("byte %d: the first line of segment %d", off, e.rec.Segment)
+			}
+			r.last, r.end = e.sum, off+int64(n)
+			r.lastGrp = e.rec.Group - 1
+		} else if e.rec.Type == recCommit {
+			if problem := r.commit(group, e, off+int64(n)); problem != "" {
+				damage("byte %d: %s", off, problem)
+			}
+			group = nil
+		} else if e.rec.Type == recEnd {
+			if e.rec.Previous != r.last {
+				damage("byte %d: the end of another journal", off)
+			}
+			r.last, r.end, r.closed = e.sum, off+int64(n), true
+		} else {
+			e.seg, e.off, e.n = r.seg, off, int64(n)
+			group = append(group, e)
+		}
+		off, rest = off+int64(n), rest[n:]
+	}
+	r.finish(newest, damage)
+}
+
+func (r *segmentRead) finish(newest bool, damage func(string, ...any)) {
+	tail := bytes.TrimRight(r.data[min(r.end, int64(len(r.data))):], "\x00")
+	switch {
+	case r.closed && int64(len(r.data)) != r.end:
+		damage("%d bytes after its end", int64(len(r.data))-r.end)
+	case !r.closed && !newest:
+		damage("it has no end, though another segment follows")
+	case !r.closed && len(tail) > 0 && r.problem == "":
+		r.tail = tail
+	}
+	if r.last == "" && len(tail) > 0 && !newest {
+		damage("it has no first line")
+	}
+}
+
+// commit takes a group over. One that lost lines keeps those that verify: they were acknowledged.
+func (r *segmentRead) commit(group []entry, c entry, end int64) string {
+	digest := sha256.New()
+	for i := range group {
+		digest.Write([]byte(group[i].sum))
+	}
+	problem := ""
+	if len(group) != c.rec.Lines || hex.EncodeToString(digest.Sum(nil)) != c.rec.Digest {
+		problem = fmt.Sprintf("group %d has %d of its %d lines", c.rec.Group, len(group), c.rec.Lines)
+	} else if c.rec.Previous != r.last {
+		problem = fmt.Sprintf("group %d does not follow what is before it", c.rec.Group)
+	}
+	for i := range group {
+		group[i].group = c.rec.Group
+	}
+	r.entries = append(r.entries, group...)
+	r.last, r.end, r.lastGrp = c.sum, end, c.rec.Group
+	return problem
+}
+
+// laterCommit looks for a whole commit line: what is before it was once whole too.
+func laterCommit(rest []byte) bool {
+	for len(rest) > 0 {
+		n := bytes.IndexByte(rest, '\n') + 1
+		if n == 0 {
+			return false
+		}
+		l := rest[:n]
+		if at := bytes.LastIndex(l, []byte(lineStart)); at >= 0 {
+			if r, err := parseRecord(l[at:]); err == nil && r.Type == recCommit {
+				return true
+			}
+		}
+		rest = rest[n:]
+	}
+	return false
+}
+
+// parseEntry verifies a journal line and decodes it.
+func parseEntry(b []byte) (entry, error) {
+	l, err := parseLine(b)
+	if err != nil {
+		return entry{}, err
+	}
+	if l.isCheckpoint {
+		p, err := parseCheckpoint(l.body, l.sum)
+		if err != nil {
+			return entry{}, err
+		}
+		return entry{draft: &p.draft, sum: l.sum}, nil
+	}
+	r, err := decodeRecord(l)
+	if err != nil {
+		return entry{}, err
+	}
+	e := entry{rec: r, sum: l.sum}
+	if r.Type == recLarge {
+		e.draft, err = largeDraft(&r)
+	}
+	if problem := r.missing(); problem != "" {
+		return entry{}, fmt.Errorf("%s", problem)
+	}
+	return e, err
+}
+
+// missing says what a record of its type must have and has not.
+func (r *record) missing() string {
+	switch {
+	case r.Type == recSession && r.Session == nil, r.Type == recChange && r.Change == nil,
+		r.Type == recAnnotate && r.Annotation == nil, r.Type == recEvent && r.Event == nil,
+		r.Type == recDelete && (len(r.IDs) == 0 || len(r.IDs) != len(r.Numbers)):
+		return "a " + r.Type + " record without its content"
+	}
+	return ""
+}
+
+// largeDraft makes a draft of a record that refers to a body elsewhere. Its state has the
+// right length and no content.
+func largeDraft(r *record) (*draft, error) {
+	sum, err := decodeSummary(r.Summary)
+	if err != nil {
+		return nil, err
+	}
+	var raw struct {
+		Message  json.RawMessage `json:"message"`
+		Tags     json.RawMessage `json:"tags"`
+		Metadata json.RawMessage `json:"metadata"`
+	}
+	if err := json.Unmarshal(r.Summary, &raw); err != nil {
+		return nil, err
+	}
+	d := &draft{
+		id: sum.ID, session: sum.SessionID, message: raw.Message, tags: raw.Tags, metadata: raw.Metadata,
+		trigger: sum.Trigger, cause: sum.Cause, parent: sum.ParentID, sequence: sum.Sequence, at: sum.Timestamp, sum: r.Sum,
+	}
+	d.stateBytes = int(sum.StateBytes)
+	d.headBytes = int(r.Bytes) - d.stateBytes
+	d.tail = tail(checkpoint.ID{}, d.sequence, d.at)
+	if len(d.tail) != r.Count {
+		d.tail = tail(d.parent, d.sequence, d.at)
+	}
+	return d, nil
+}
+
+func sortSegments(list []*segment) {
+	slices.SortFunc(list, func(a, b *segment) int { return int(int64(a.number) - int64(b.number)) })
+}

@@ -1,0 +1,449 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage/internal/blob"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
+)
+
+// FormatVersion is the version of the files that this package writes; a newer one is refused.
+const FormatVersion = formatVersion
+
+const (
+	formatVersion = 1
+	formatText    = `{"format":"forge-cpd","version":1}` + "\n"
+)
+
+// ErrLocked is found with errors.Is in the error of an Open that met another daemon.
+var ErrLocked = errors.New("another daemon holds the store")
+
+// dirStore is the directory driver. Lock order: mu, then qmu, then stateMu; none is held
+// while the disk is waited for, but for a rename at start.
+type dirStore struct {
+	opts  Options
+	fs    vfs.FS
+	lock  vfs.File
+	blobs *blob.Store
+
+	storeID checkpoint.ID
+	journal journal // the committer's
+
+	mu              sync.RWMutex // guards what follows; the committer reads without it
+	index           *index
+	notes           map[checkpoint.ID][]checkpoint.Annotation
+	damaged         map[checkpoint.ID]Problem
+	problems        []Problem
+	damagedSums     map[checkpoint.ID][]byte
+	repair          []checkpoint.ID // sessions whose manifest is written anew
+	sequence        uint64
+	lastAt          int64
+	sessionsCreated uint64
+	items           []item
+	unpublished     int
+	nextEvent       uint64
+	recent          []eventLine
+	eventsChanged   chan struct{}
+	summaries       vfs.File
+	summaryEnd      int64
+	headState       record // events/head.json as it stands
+	eventFile       eventFile
+
+	// round is held while the files of a session change, so that what belongs together is
+	// read together. It comes before mu.
+	round sync.Mutex
+
+	qmu       sync.Mutex // guards what follows
+	qbell     *sync.Cond // the committer's
+	pbell     *sync.Cond // the publisher's, and of those who wait for it
+	queue     []*op
+	closing   bool
+	drained   bool // the committer has ended
+	backlog   int64
+	committed uint64 // newest group in the journal
+	published uint64 // newest group that is files
+	segments  []*segment
+
+	stateMu    sync.Mutex // guards what follows
+	fatal      error
+	publishErr error
+	reserved   bool
+
+	largeSlots chan struct{}
+	workers    sync.WaitGroup // bodies being written
+	loops      sync.WaitGroup
+	stop       chan struct{}
+	closeOnce  sync.Once
+	closeErr   error
+}
+
+// Open opens the store in a directory, or with Options.FS elsewhere, and makes it when
+// there is none. It starts the committer and the publisher, which Close ends.
+// A store that another process holds is ErrLocked; a damaged FORMAT is corrupt.
+func Open(ctx context.Context, opts Options) (Store, error) {
+	s, err := open(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	s.start()
+	return s, nil
+}
+
+func open(_ context.Context, opts Options) (_ *dirStore, err error) {
+	opts = opts.withDefaults()
+	s := &dirStore{
+		opts: opts, fs: opts.FS, index: newIndex(), notes: map[checkpoint.ID][]checkpoint.Annotation{},
+		damaged: map[checkpoint.ID]Problem{}, damagedSums: map[checkpoint.ID][]byte{}, eventsChanged: make(chan struct{}), stop: make(chan struct{}),
+		largeSlots: make(chan struct{}, 8), nextEvent: 1,
+	}
+	s.qbell, s.pbell = sync.NewCond(&s.qmu), sync.NewCond(&s.qmu)
+	if s.fs == nil {
+		if err := makeDataDir(opts.Dir); err != nil {
+			return nil, s.storageError("making the data directory", err)
+		}
+		if s.fs, err = vfs.OS(opts.Dir); err != nil {
+			return nil, s.storageError("opening the data directory", err)
+		}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.release())
+			var e *checkpoint.Error
+			if errors.As(err, &e) {
+				err = e
+			}
+		}
+	}()
+	if err := s.checkFS(); err != nil {
+		return nil, err
+	}
+	if err := s.takeLock(); err != nil {
+		return nil, err
+	}
+	if err := s.checkFormat(); err != nil {
+		return nil, err
+	}
+	if err := s.recover(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func makeDataDir(dir string) error {
+	if dir == "" {
+		return fmt.Errorf("no data directory is given")
+	}
+	return os.MkdirAll(dir, 0o700)
+}
+
+func (s *dirStore) start() {
+	s.loops.Add(2)
+	go s.commitLoop()
+	go s.publishLoop()
+}
+
+// File systems whose locks or flushes are another machine's word.
+var networkFS = map[int64]string{
+	0x6969: "NFS", 0x517b: "SMB", 0xff534d42: "CIFS", 0xfe534d42: "SMB2", 0x01021997: "9p", 0x65735546: "FUSE",
+}
+
+func (s *dirStore) checkFS() error {
+	info, err := s.fs.Statfs()
+	if err != nil {
+		return s.storageError("looking at the file system", err)
+	}
+	if name, bad := networkFS[info.Type&0xffffffff]; bad && !s.opts.AllowNetworkFS {
+		return checkpoint.Errorf(checkpoint.KindStorage,
+			"the data directory %s is on %s, where locks and flushes do not hold: use a local disk, or set storage.allow_network_fs", s.opts.Dir, name)
+	}
+	return nil
+}
+
+func (s *dirStore) takeLock() error {
+	f, err := s.fs.Lock("LOCK")
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		holder := ""
+		if b, err := s.readAll("LOCK"); err == nil && len(b) > 0 && len(b) < 32 {
+			holder = " (process " + strings.TrimSpace(string(b)) + ")"
+		}
+		return &checkpoint.Error{
+			Kind: checkpoint.KindInvalidState, Err: ErrLocked, Retry: true,
+			Message: fmt.Sprintf("another daemon%s holds the store %s; stop it first, or use it", holder, s.opts.Dir),
+		}
+	}
+	if err != nil {
+		return s.storageError("locking the store", err)
+	}
+	s.lock = f
+	pid := fmt.Sprintf("%d\n", os.Getpid())
+	if _, err := f.WriteAt(0, []byte(pid)); err == nil {
+		err = f.Truncate(int64(len(pid)))
+		if err != nil {
+			return s.storageError("writing LOCK", err)
+		}
+	}
+	return nil
+}
+
+func (s *dirStore) checkFormat() error {
+	b, err := s.readAll("FORMAT")
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		if entries, err := s.fs.ReadDir("sessions"); err == nil && len(entries) > 0 {
+			return checkpoint.Errorf(checkpoint.KindCorrupt, "FORMAT is gone from %s, which holds sessions: run forge-cpd fsck --repair", s.opts.Dir)
+		}
+		return s.makeStore()
+	case errors.Is(err, errStrange):
+		return checkpoint.Errorf(checkpoint.KindCorrupt, "FORMAT is no file: run forge-cpd fsck --repair")
+	case err != nil:
+		return s.storageError("reading FORMAT", err)
+	case string(b) == formatText:
+		return s.makeStore()
+	}
+	var version int
+	if n, _ := fmt.Sscanf(string(b), `{"format":"forge-cpd","version":%d}`, &version); n == 1 && version > formatVersion {
+		return checkpoint.Errorf(checkpoint.KindInvalidState,
+			"the store %s has format %d, this program knows up to %d: use a newer forge-cpd", s.opts.Dir, version, formatVersion)
+	}
+	return checkpoint.Errorf(checkpoint.KindCorrupt, "FORMAT is damaged: run forge-cpd fsck --repair")
+}
+
+// makeStore makes what is missing of the layout.
+func (s *dirStore) makeStore() error {
+	made := false
+	for _, dir := range []string{"journal", "sessions", "events", "index", "quarantine", "tmp", "blobs"} {
+		switch err := s.fs.Mkdir(dir); {
+		case err == nil:
+			made = true
+		case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EEXIST):
+		default:
+			return s.storageError("making "+dir, err)
+		}
+	}
+	if _, err := s.fs.Lstat("FORMAT"); errors.Is(err, syscall.ENOENT) {
+		if err := s.createFile("FORMAT", []byte(formatText)); err != nil {
+			return s.storageError("writing FORMAT", err)
+		}
+		made = true
+	}
+	if made {
+		if err := s.fs.SyncDir(""); err != nil {
+			return s.storageError("flushing the data directory", err)
+		}
+	}
+	return nil
+}
+
+var errStrange = errors.New("it is no regular file")
+
+// readAll reads a regular file whole.
+func (s *dirStore) readAll(path string) ([]byte, error) {
+	info, err := s.fs.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode.IsRegular() {
+		return nil, errStrange
+	}
+	f, err := s.fs.Open(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	size, err := f.Size()
+	var b []byte
+	if err == nil {
+		b = make([]byte, size)
+		_, err = f.ReadAt(b, 0)
+	}
+	return b, errors.Join(err, f.Close())
+}
+
+// storageError is an error of the disk or the engine as callers see it.
+func (s *dirStore) storageError(doing string, err error) error {
+	var e *checkpoint.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	out := &checkpoint.Error{Kind: checkpoint.KindStorage, Err: err}
+	advice := "look at the disk and at the daemon's log"
+	switch {
+	case noRoom(err):
+		out.Retry, advice = true, "the disk is full: make room"
+	case errors.Is(err, syscall.EROFS):
+		out.Retry, advice = true, "the file system is mounted read-only"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		out.Retry, advice = true, "no descriptors are left: raise the limit"
+	case errors.Is(err, errUnknown):
+		advice = "whether it was kept is unknown: the store is read-only until the daemon is restarted"
+	case errors.Is(err, syscall.EIO):
+		advice = "the disk fails: look at the kernel's log"
+	}
+	out.Message = fmt.Sprintf("%s failed (%v): %s", doing, err, advice)
+	return out
+}
+
+func (s *dirStore) releaseReserve() bool {
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	if !s.reserved {
+		return false
+	}
+	s.reserved = false
+	if err := s.fs.Remove("tmp/reserve"); err != nil {
+		s.opts.Logger.Warn("the reserve cannot be let go", "error", err)
+		return false
+	}
+	return true
+}
+
+func (s *dirStore) takeReserve() {
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	if s.reserved || s.opts.ReserveBytes <= 0 {
+		return
+	}
+	f, err := zeroFile(s.fs, "tmp/reserve", s.opts.ReserveBytes)
+	if err != nil {
+		return // a full disk has none; it is tried again
+	}
+	s.reserved = f.Close() == nil
+}
+
+// Sync ends the current segment and waits until it is retired.
+func (s *dirStore) Sync(ctx context.Context) (uint64, error) {
+	var sequence uint64
+	if err := s.do(&op{eval: func(t *tx) error { return nil }, after: func() error {
+		sequence = s.sequence
+		if s.journal.current == nil {
+			return nil
+		}
+		return s.endSegment()
+	}}); err != nil {
+		return 0, err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		s.qmu.Lock()
+		defer s.qmu.Unlock()
+		s.pbell.Broadcast()
+	})
+	defer stop()
+	s.qmu.Lock()
+	defer s.qmu.Unlock()
+	want := s.committed
+	for s.published < want || s.oldSegments(want) {
+		if err := ctx.Err(); err != nil {
+			return 0, &checkpoint.Error{Kind: checkpoint.KindOverloaded, Retry: true, Err: err, Message: "publishing takes longer than the caller waits"}
+		}
+		if err := s.stuck(); err != nil {
+			return 0, err
+		}
+		s.pbell.Wait()
+	}
+	return sequence, nil
+}
+
+func (s *dirStore) oldSegments(group uint64) bool {
+	return len(s.segments) > 0 && s.segments[0].finished && s.segments[0].lastGroup <= group
+}
+
+// stuck is called with qmu held.
+func (s *dirStore) stuck() error {
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	if s.publishErr != nil {
+		return s.storageError("publishing", s.publishErr)
+	}
+	return nil
+}
+
+// endSegment finishes the current segment and tells the publisher.
+func (s *dirStore) endSegment() error {
+	g := s.journal.current
+	if err := s.finishSegment(); err != nil {
+		return s.storageError("ending a journal segment", err)
+	}
+	s.qmu.Lock()
+	g.finished, g.lastGroup = true, s.journal.group-1
+	s.pbell.Broadcast()
+	s.qmu.Unlock()
+	return nil
+}
+
+// Close finishes what is queued, publishes it and lets go of the lock. What could not be
+// published stays in the journal for the next Open.
+func (s *dirStore) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.shutDown() })
+	return s.closeErr
+}
+
+func (s *dirStore) shutDown() error {
+	s.qmu.Lock()
+	s.closing = true
+	s.qbell.Broadcast()
+	s.qmu.Unlock()
+	close(s.stop)
+	s.workers.Wait()
+	s.awaitCommitter()
+	err := s.journal.discard()
+	s.stateMu.Lock()
+	ok := s.fatal == nil && s.publishErr == nil
+	s.stateMu.Unlock()
+	if ok {
+		err = errors.Join(err, s.lowerCeiling(), s.closeIndex())
+	}
+	if err = errors.Join(err, s.release()); err != nil {
+		return s.storageError("closing the store", err)
+	}
+	return nil
+}
+
+func (s *dirStore) awaitCommitter() {
+	s.loops.Wait()
+}
+
+// lowerCeiling gives back the numbers that were reserved and not used.
+func (s *dirStore) lowerCeiling() error {
+	j := &s.journal
+	if j.number == 0 || j.ceiling == s.sequence || j.current != nil {
+		return nil
+	}
+	if err := j.mark(j.number, s.sequence); err != nil {
+		return err
+	}
+	if err := j.unmark(j.number, s.sequence); err != nil {
+		return err
+	}
+	return s.fs.SyncDir("journal")
+}
+
+func (s *dirStore) release() error {
+	var errs []error
+	s.qmu.Lock()
+	for _, g := range s.segments {
+		errs = append(errs, g.close())
+	}
+	s.qmu.Unlock()
+	if s.summaries != nil {
+		errs = append(errs, s.summaries.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	if s.opts.FS == nil && s.fs != nil {
+		errs = append(errs, s.fs.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// OpenMemory opens an empty store that lives in memory: the same code on another disk.
+func OpenMemory(ctx context.Context, opts Options) (Store, error) {
+	opts.FS = vfs.NewMem()
+	return Open(ctx, opts)
+}

@@ -1,0 +1,396 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage/internal/blob"
+)
+
+// audit collects what ValidateAll finds.
+type audit struct {
+	s      *dirStore
+	pace   func(int64) error
+	report Report
+	named  map[string]bool
+}
+
+func (a *audit) problem(id checkpoint.ID, path, problem string) {
+	if a.named[path] {
+		return
+	}
+	a.named[path] = true
+	a.report.Problems = append(a.report.Problems, Problem{CheckpointID: id, Path: path, Problem: problem})
+}
+
+// read gives a file's bytes, or nil when it is damaged in a way that is named already.
+func (a *audit) read(path string) ([]byte, error) {
+	if a.pace != nil {
+		if info, err := a.s.fs.Lstat(path); err == nil {
+			if err := a.pace(info.Size); err != nil {
+				return nil, err
+			}
+		}
+	}
+	b, err := a.s.readAll(path)
+	switch {
+	case err == nil:
+		return b, nil
+	case errors.Is(err, syscall.ENOENT):
+		a.problem(checkpoint.ID{}, path, "the file is gone")
+	case errors.Is(err, errStrange):
+		a.problem(checkpoint.ID{}, path, errStrange.Error())
+	default:
+		a.report.Skipped++
+		a.s.opts.Logger.Warn("a file could not be read", "path", path, "error", err)
+	}
+	return nil, nil
+}
+
+// ValidateAll reads everything again: index/ is a cache and left out.
+func (s *dirStore) ValidateAll(ctx context.Context, session checkpoint.ID, pace func(int64) error) (Report, error) {
+	a := &audit{s: s, pace: pace, named: map[string]bool{}}
+	s.mu.RLock()
+	known := append([]Problem(nil), s.problems...)
+	var ids []checkpoint.ID
+	for id := range s.index.bySess {
+		if session.IsZero() || id == session {
+			ids = append(ids, id)
+		}
+	}
+	s.mu.RUnlock()
+	if !session.IsZero() && len(ids) == 0 {
+		return Report{}, noSession(session)
+	}
+	for _, p := range known {
+		if session.IsZero() || strings.HasPrefix(p.Path, sessionDir(session)) {
+			a.problem(p.CheckpointID, p.Path, p.Problem)
+		}
+	}
+	for _, id := range ids {
+		if err := a.session(ctx, id); err != nil {
+			return a.report, err
+		}
+	}
+	if session.IsZero() {
+		if err := a.store(ctx); err != nil {
+			return a.report, err
+		}
+	}
+	return a.report, nil
+}
+
+func (a *audit) session(ctx context.Context, id checkpoint.ID) error {
+	if err := a.described(id); err != nil {
+		return err
+	}
+	a.s.mu.RLock()
+	sess := a.s.index.bySess[id]
+	var list []location
+	if sess != nil {
+		for _, r := range sess.rows {
+			list = append(list, a.s.locate(r))
+		}
+	}
+	a.s.mu.RUnlock()
+	for _, l := range list {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if a.pace != nil {
+			if err := a.pace(l.bytes); err != nil {
+				return err
+			}
+		}
+		a.checkpoint(l)
+	}
+	return nil
+}
+
+func (a *audit) checkpoint(l location) {
+	_, err := a.s.load(l)
+	var e *checkpoint.Error
+	switch {
+	case err == nil:
+		a.report.Valid++
+	case errors.As(err, &e) && e.Kind == checkpoint.KindNotFound:
+		return // deleted meanwhile
+	case errors.As(err, &e) && e.Kind == checkpoint.KindCorrupt:
+		a.report.Invalid++
+		a.s.mu.RLock()
+		p, ok := a.s.damaged[l.id]
+		a.s.mu.RUnlock()
+		if !ok {
+			p = Problem{Path: l.path(), Problem: e.Message}
+		}
+		a.problem(l.id, p.Path, p.Problem)
+	default:
+		a.report.Skipped++
+	}
+	a.report.Total++
+}
+
+// described checks session.json, the manifest and the annotations against each other.
+func (a *audit) described(id checkpoint.ID) error {
+	s := a.s
+	s.round.Lock()
+	defer s.round.Unlock()
+	s.mu.RLock()
+	sess := s.index.bySess[id]
+	made := sess != nil && sess.disk.bytes > 0
+	s.mu.RUnlock()
+	if !made {
+		return nil
+	}
+	dir := sessionDir(id)
+	b, err := a.read(dir + "/session.json")
+	if err != nil {
+		return err
+	}
+	m, err := a.read(dir + "/manifest.jsonl")
+	if err != nil {
+		return err
+	}
+	if b == nil || m == nil {
+		return nil
+	}
+	meta, parseErr := parseRecord(b)
+	if parseErr != nil || meta.Session == nil || meta.Session.ID != id {
+		a.problem(checkpoint.ID{}, dir+"/session.json", fmt.Sprint("damaged: ", parseErr))
+		return nil
+	}
+	if problem := pinned(m, &meta); problem != "" {
+		a.problem(checkpoint.ID{}, dir+"/manifest.jsonl", problem)
+		return nil
+	}
+	state := s.manifestState(m)
+	return a.contents(id, state)
+}
+
+// pinned says how a manifest differs from what session.json says of it.
+func pinned(m []byte, meta *record) string {
+	for i, l := range splitLines(m) {
+		if _, err := parseRecord(l); err != nil {
+			return fmt.Sprintf("line %d: %v", i+1, err)
+		}
+	}
+	if int64(len(m)) < meta.Bytes || hexSum(m[:meta.Bytes]) != meta.Sum {
+		return "it is not what session.json says"
+	}
+	rest := splitLines(m[meta.Bytes:])
+	if len(rest) != 1 {
+		return "it does not end where session.json says"
+	}
+	if r, err := parseRecord(rest[0]); err != nil || r.Type != recDescribed || r.Sum != meta.sum {
+		return "its last line names another session.json"
+	}
+	return ""
+}
+
+// contents checks annotations, and that no file is there that the manifest does not know.
+func (a *audit) contents(id checkpoint.ID, m *manifestState) error {
+	s, dir := a.s, sessionDir(id)
+	for cp, want := range m.notes {
+		if _, ok := m.added[cp]; !ok {
+			continue
+		}
+		b, err := a.read(notesPath(id, cp))
+		if err != nil {
+			return err
+		}
+		if b != nil && hexSum(b) != want.Sum {
+			a.problem(checkpoint.ID{}, notesPath(id, cp), "it is not what the manifest says")
+		}
+	}
+	entries, err := s.fs.ReadDir(dir + "/checkpoints")
+	if err != nil {
+		a.problem(checkpoint.ID{}, dir+"/checkpoints", "the directory cannot be read")
+		return nil
+	}
+	for _, e := range entries {
+		number, cp, ok := parseCheckpointName(e.Name)
+		path := dir + "/checkpoints/" + e.Name
+		if r, there := m.added[cp]; !ok || !there || r.Number != number {
+			s.mu.RLock()
+			_, pending := s.index.byID[cp]
+			s.mu.RUnlock()
+			if !pending {
+				a.problem(checkpoint.ID{}, path, "the manifest does not know this file")
+			}
+		}
+	}
+	return nil
+}
+
+// store checks what belongs to no session.
+func (a *audit) store(ctx context.Context) error {
+	s := a.s
+	b, err := a.read("FORMAT")
+	if err != nil {
+		return err
+	}
+	if b != nil && string(b) != formatText {
+		a.problem(checkpoint.ID{}, "FORMAT", "it is not what it must be")
+	}
+	if err := a.events(); err != nil {
+		return err
+	}
+	if err := a.journal(); err != nil {
+		return err
+	}
+	if err := a.quarantined(); err != nil {
+		return err
+	}
+	report, err := s.blobs.Verify(ctx, s.roots, a.pace)
+	if err != nil {
+		return s.storageError("reading captured files", err)
+	}
+	a.report.Skipped += report.Skipped
+	for _, d := range report.Damage {
+		a.problem(checkpoint.ID{}, d.Path, d.Problem)
+	}
+	return nil
+}
+
+// roots tells of every captured file that a checkpoint names.
+func (s *dirStore) roots(yield func(blob.Sum) error) error {
+	s.mu.RLock()
+	var list []location
+	for _, r := range s.index.order {
+		if f := s.index.row(r).flags; f&rowFiles != 0 && f&rowCorrupt == 0 {
+			list = append(list, s.locate(r))
+		}
+	}
+	s.mu.RUnlock()
+	for _, l := range list {
+		p, err := s.readAt(l)
+		if err != nil {
+			if _, gone := s.find(l.id); gone != nil {
+				continue
+			}
+			return err
+		}
+		files, err := p.files()
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			sum, err := blob.ParseSum(f.SHA256)
+			if err != nil {
+				return err
+			}
+			if err := yield(sum); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a *audit) events() error {
+	s := a.s
+	s.round.Lock()
+	defer s.round.Unlock()
+	if s.headState.Type != "" {
+		b, err := a.read(headPath)
+		if err != nil {
+			return err
+		}
+		want, _, err := encodeRecord(s.headState)
+		if err != nil {
+			return err
+		}
+		if b != nil && string(b) != string(want) {
+			a.problem(checkpoint.ID{}, headPath, "it is not what was written")
+		}
+	}
+	firsts, err := s.eventFiles()
+	if err != nil {
+		return s.storageError("reading events", err)
+	}
+	for i, first := range firsts {
+		path := eventPath(first)
+		b, err := a.read(path)
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			continue
+		}
+		list, sound, err := s.readEventFile(first)
+		last := i == len(firsts)-1
+		switch {
+		case err != nil || !sound:
+			a.problem(checkpoint.ID{}, path, fmt.Sprintf("line %d is damaged", len(list)+1))
+		case !last && first+uint64(len(list)) != firsts[i+1]:
+			a.problem(checkpoint.ID{}, path, "events are missing at its end")
+		case last && s.headState.File == path && hexSum(b) != s.headState.Sum:
+			a.problem(checkpoint.ID{}, path, "it is not what head.json says")
+		}
+	}
+	if n := len(firsts); s.headState.Count > 0 && (n == 0 || eventPath(firsts[n-1]) != s.headState.File) {
+		a.problem(checkpoint.ID{}, s.headState.File, "the file is gone")
+	}
+	return nil
+}
+
+func (a *audit) journal() error {
+	s := a.s
+	entries, err := s.fs.ReadDir("journal")
+	if err != nil {
+		return s.storageError("reading the journal", err)
+	}
+	for _, e := range entries {
+		path := "journal/" + e.Name
+		_, _, ext, ok := parseSegmentName(e.Name)
+		switch {
+		case !ok:
+			a.problem(checkpoint.ID{}, path, "a file that does not belong here")
+		case ext != "jsonl":
+			if b, err := a.read(path); err != nil {
+				return err
+			} else if len(b) > 0 {
+				a.problem(checkpoint.ID{}, path, "it must be empty")
+			}
+		}
+	}
+	return nil
+}
+
+// quarantined checks the notes, and that what they tell of is there.
+func (a *audit) quarantined() error {
+	entries, err := a.s.fs.ReadDir("quarantine")
+	if err != nil {
+		return a.s.storageError("reading quarantine", err)
+	}
+	for _, e := range entries {
+		path := "quarantine/" + e.Name
+		if !strings.HasSuffix(e.Name, ".note") {
+			continue
+		}
+		b, err := a.read(path)
+		if err != nil {
+			return err
+		}
+		note, parseErr := parseRecord(b)
+		if parseErr != nil {
+			a.problem(checkpoint.ID{}, path, "the note is damaged")
+			continue
+		}
+		if note.Sum == "" {
+			continue
+		}
+		kept, err := a.read(note.File)
+		if err != nil {
+			return err
+		}
+		if kept != nil && hexSum(kept) != note.Sum {
+			a.problem(checkpoint.ID{}, note.File, "it is not what its note says")
+		}
+	}
+	return nil
+}
