@@ -22,6 +22,7 @@ const (
 	// replayPatience is how long a replay waits for a peer that does not read before it
 	// ends in an overflow; live events never wait.
 	replayPatience = 10 * time.Second
+	maxOwners      = 100_000 // remembered; 40 bytes each
 )
 
 // eventHub follows the store's events with one reader and hands each to the subscribers
@@ -40,8 +41,11 @@ type eventHub struct {
 	cursor  string        // of the newest event handed out
 	started bool          // cursor is known
 	moved   chan struct{} // closed when cursor changes
-	// owners of deleted sessions: their last events still go to their owners alone.
-	closed bool
+	closed  bool
+
+	ownersMu sync.Mutex // guards owners; taken after mu
+	// owners remembers whose a session is, so that its owner hears of its deletion.
+	owners map[checkpoint.ID]uint32
 
 	work sync.WaitGroup // replays and overflow notices
 	stop context.Context
@@ -61,7 +65,7 @@ type subscription struct {
 }
 
 func newEventHub(store storage.Store, log *slog.Logger) *eventHub {
-	h := &eventHub{store: store, log: log, subs: map[string]*subscription{}, moved: make(chan struct{})}
+	h := &eventHub{store: store, log: log, subs: map[string]*subscription{}, owners: map[checkpoint.ID]uint32{}, moved: make(chan struct{})}
 	h.owner = func(ctx context.Context, id checkpoint.ID) (uint32, bool) {
 		sess, err := store.Session(ctx, storage.Ref{ID: id})
 		return sess.OwnerUID, err == nil
@@ -171,8 +175,8 @@ func (sub *subscription) notification(rec storage.EventRecord) rpc.EventNotifica
 	return rpc.EventNotification{SubscriptionID: sub.id, Cursor: rec.Cursor, Event: rec.Event}
 }
 
-// wants filters. Other uids see the events of their own sessions only; those of a session
-// that is gone, and of damage that belongs to none, only who sees all.
+// wants filters. Other uids see the events of their own sessions only; those of damage
+// that belongs to no session, only who sees all.
 func (h *eventHub) wants(ctx context.Context, sub *subscription, e checkpoint.Event) bool {
 	if !sub.session.IsZero() && e.SessionID != sub.session {
 		return false
@@ -183,8 +187,19 @@ func (h *eventHub) wants(ctx context.Context, sub *subscription, e checkpoint.Ev
 	if sub.owner == nil || !sub.session.IsZero() { // a named session was looked at when subscribing
 		return true
 	}
-	owner, ok := h.owner(ctx, e.SessionID)
-	return ok && owner == *sub.owner
+	h.ownersMu.Lock()
+	defer h.ownersMu.Unlock()
+	owner, ok := h.owners[e.SessionID]
+	if !ok {
+		if owner, ok = h.owner(ctx, e.SessionID); !ok {
+			return false
+		}
+		if len(h.owners) >= maxOwners {
+			clear(h.owners)
+		}
+		h.owners[e.SessionID] = owner
+	}
+	return owner == *sub.owner
 }
 
 // overflow ends a subscription whose peer does not keep up, and tells it where to resume.
