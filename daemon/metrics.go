@@ -16,7 +16,6 @@ import (
 type metrics struct {
 	creates, restores, sessionsCreated atomic.Uint64
 	redacted, corrupt, captureFailures atomic.Uint64
-	errors                             atomic.Uint64
 	autoTaken, autoSkipped, autoFailed atomic.Uint64
 	createSeconds, restoreSeconds      histogram
 }
@@ -53,11 +52,12 @@ func (s *service) Metrics(ctx context.Context, _ rpc.NoParams) (*rpc.Metrics, er
 		},
 		UptimeSeconds: time.Since(s.started).Seconds(), CreatesTotal: s.metrics.creates.Load(),
 		RestoresTotal: s.metrics.restores.Load(), RedactedTotal: s.metrics.redacted.Load(),
-		OverflowsTotal: s.hub.overflows.Load(), ErrorsTotal: s.metrics.errors.Load(),
+		OverflowsTotal:     s.hub.overflows.Load(),
 		UnpublishedRecords: st.Unpublished, QuarantinedFiles: st.Quarantined, JournalBytes: st.JournalBytes, BlobBytes: st.BlobBytes,
 	}
 	if s.wireStats != nil {
-		m.Connections, m.InFlightBytes = s.wireStats()
+		st := s.wireStats()
+		m.Connections, m.InFlightBytes, m.ErrorsTotal = st.Connections, st.InFlightBytes, st.Errors
 	}
 	return m, nil
 }
@@ -117,7 +117,7 @@ func (s *service) openMetrics(ctx context.Context) (string, error) {
 	metric("redacted", "counter", "Environment variables held back because they look like secrets.", "", m.RedactedTotal)
 	metric("overflows", "counter", "Subscriptions that ended because their client did not keep up.", "", m.OverflowsTotal)
 	metric("corrupt_reads", "counter", "Reads that found damage.", "", s.metrics.corrupt.Load())
-	metric("errors", "counter", "Requests that failed through the daemon's or the disk's fault.", "", m.ErrorsTotal)
+	metric("errors", "counter", "Requests that were answered with an error.", "", m.ErrorsTotal)
 	s.metrics.createSeconds.write(&b, "create_seconds", "Time from request to durable checkpoint.")
 	s.metrics.restoreSeconds.write(&b, "restore_seconds", "Time from request to verified state.")
 	b.WriteString("# EOF\n")

@@ -32,7 +32,7 @@ type service struct {
 	scrub   scrubStatus
 
 	// wireStats is the server's own count of connections and bytes in flight.
-	wireStats func() (connections int, inFlight int64)
+	wireStats func() rpc.Stats
 	// reload and shutdown belong to Run.
 	reload   func(context.Context) (*rpc.ReloadResult, error)
 	shutdown func()
@@ -45,6 +45,12 @@ type service struct {
 }
 
 var _ rpc.Service = (*service)(nil)
+
+// access says who may connect beside root and the daemon's own uid.
+func (s *service) access() rpc.Access {
+	c := s.config().Socket
+	return rpc.Access{UIDs: c.AllowedUIDs, GIDs: c.AllowedGIDs}
+}
 
 func (s *service) config() *config.Config { return s.cfg.Load() }
 
