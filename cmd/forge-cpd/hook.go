@@ -93,8 +93,11 @@ func (a *app) hook(agent *hookAgent) {
 		_ = recover()
 	}()
 	// Agents end their hooks with SIGTERM when they end themselves; the event of that end
-	// is the one that must not be lost.
-	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	// is the one that must not be lost. Caught and not ignored: a daemon that is started
+	// from here would inherit that.
+	unheard := make(chan os.Signal, 1)
+	signal.Notify(unheard, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	defer signal.Stop(unheard)
 	event, ok := parseHookEvent(agent, readEvent(a.stdin, start.Add(hookDeadline)))
 	if !ok {
 		return

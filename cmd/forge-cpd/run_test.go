@@ -64,7 +64,7 @@ func TestRunKeepsTheEndOfStderr(t *testing.T) {
 	_, socket := hookHome(t)
 	d := newFakeDaemon(t, socket)
 	var out, talk bytes.Buffer
-	code := run(t.Context(), []string{"run", "--", "sh", "-c", `yes é | head -c 300000 >&2; echo end >&2; exit 9`}, strings.NewReader(""), &out, &talk)
+	code := run(t.Context(), []string{"run", "--", "sh", "-c", `awk 'BEGIN { for (i = 0; i < 100000; i++) print "é" }' >&2; echo end >&2; exit 9`}, strings.NewReader(""), &out, &talk)
 	var end runEnd
 	told := d.told()
 	if code != 9 || talk.Len() != 300004 || len(told) != 1 || json.Unmarshal(told[0].Detail, &end) != nil {
