@@ -148,8 +148,8 @@ func TestUnitsAvoidTheKnownTraps(t *testing.T) {
 			continue
 		}
 		for name, want := range map[string]string{
-			"Type":                     "notify",                  // notify-reload is unknown before 253
-			"ExecReload":               "/bin/kill -HUP $MAINPID", // so that reload works on all
+			"Type":                     "notify",                          // notify-reload is unknown before 253
+			"ExecReload":               "/bin/sh -c 'kill -HUP $MAINPID'", // so that reload works on all
 			"NotifyAccess":             "main",
 			"RestartPreventExitStatus": "2 5 75",
 		} {
