@@ -139,12 +139,13 @@ func (e *Engine) Set(ctx context.Context, id checkpoint.ID, cfg *checkpoint.Auto
 	}
 	e.mu.Lock()
 	s.files = fresh
+	err := errors.Join(refused, armErr)
+	if err != nil {
+		s.lastError = err.Error()
+	}
 	e.touch(s, e.opts.SaveEvery)
 	e.mu.Unlock()
-	if old != nil {
-		old.close(fresh)
-	}
-	return errors.Join(refused, armErr)
+	return err
 }
 
 // savedState decodes what was saved of a session, or takes what is not saved yet from its
@@ -183,7 +184,7 @@ func (e *Engine) Remove(id checkpoint.ID) {
 	e.requeue(s)
 	e.mu.Unlock()
 	if s.files != nil {
-		s.files.close(nil)
+		s.files.closeAllBut(nil)
 	}
 }
 

@@ -75,12 +75,19 @@ func specOf(w checkpoint.Watch) watch.Spec {
 // is refused is left out and told.
 func (e *Engine) newFiles(s *session, cfg *checkpoint.AutoConfig, old *files, st map[string]*savedFollow) (*files, error) {
 	if old != nil {
-		st = old.former
+		// A watch whose configuration changed goes on where it was: the old one stops first.
+		old.closeAllBut(cfg)
+		st = old.save()
 	}
 	if cfg == nil || len(cfg.Watch)+len(cfg.Capture.Files) == 0 {
 		return nil, nil
 	}
 	f := &files{former: maps.Clone(st)}
+	for _, w := range cfg.Watch {
+		if same := old.find(w); same != nil && w.Format != "" {
+			delete(f.former, followKey(w))
+		}
+	}
 	var refused []error
 	for i, w := range cfg.Watch {
 		if err := e.allowed(specOf(w), fmt.Sprintf("watch[%d].path", i)); err != nil {
@@ -130,10 +137,10 @@ func (f *files) arm(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// close ends the watches that next, if any, does not go on with.
-func (f *files) close(next *files) {
+// closeAllBut ends the watches that cfg, if any, does not name as they are.
+func (f *files) closeAllBut(cfg *checkpoint.AutoConfig) {
 	for _, w := range f.watches {
-		if next == nil || !slices.Contains(next.watches, w) {
+		if cfg == nil || !slices.ContainsFunc(cfg.Watch, func(c checkpoint.Watch) bool { return reflect.DeepEqual(c, w.cfg) }) {
 			w.close()
 		}
 	}

@@ -309,6 +309,73 @@ func TestFollowRotationAndTruncation(t *testing.T) {
 	}
 }
 
+// A log that was rotated while nobody looked is finished under its new name.
+func TestFollowRotatedBetweenRuns(t *testing.T) {
+	data := transcriptData(t, "claude-code-a")
+	lines := slices.Collect(bytes.Lines(data))
+	path := filepath.Join(t.TempDir(), "t.jsonl")
+	k := &taker{}
+	id := checkpoint.NewID()
+	cfg := following(path)
+	cfg.Watch[0].FromStart = true
+	run := func(want int) {
+		e := New(Options{Take: k.take, Save: k.save})
+		mustSet(t, e, id, cfg, time.Time{}, k.states[id])
+		stop := start(t, e)
+		eventually(t, "the calls so far", func() bool { return len(k.requests()) >= want })
+		stop()
+	}
+	write(t, path, bytes.Join(lines[:90], nil))
+	run(10)
+	write(t, path, bytes.Join(lines[90:120], nil))
+	must(t, os.Rename(path, path+".1"))
+	write(t, path, bytes.Join(lines[120:], nil))
+	run(28)
+	ids := map[string]bool{}
+	for _, r := range k.got {
+		ids[r.ToolCallID] = true
+	}
+	if len(k.got) != 28 || len(ids) != 28 {
+		t.Errorf("%d checkpoints of %d calls", len(k.got), len(ids))
+	}
+}
+
+// A changed watch of the same file goes on where the old one was.
+func TestFollowGoesOnWhenItsConfigurationChanges(t *testing.T) {
+	log := func(n string) []byte { return []byte(`{"kind":"call","n":` + n + `}` + "\n") }
+	path := filepath.Join(t.TempDir(), "log.jsonl")
+	cfg := auto(func(c *checkpoint.AutoConfig) {
+		c.OnToolCall = true
+		w := checkpoint.DefaultWatch()
+		w.Path, w.Format, w.FromStart = path, FormatJSONL, true
+		w.Match = &checkpoint.Match{ToolCall: map[string]any{"kind": "call"}}
+		c.Watch = []checkpoint.Watch{w}
+	})
+	write(t, path, append(log("1"), log("2")...))
+	k := &taker{}
+	e := New(Options{Take: k.take})
+	id := checkpoint.NewID()
+	mustSet(t, e, id, cfg, time.Time{}, nil)
+	stop := start(t, e)
+	eventually(t, "the first calls", func() bool { return len(k.requests()) == 2 })
+	changed := *cfg
+	changed.Watch = slices.Clone(cfg.Watch)
+	changed.Watch[0].Match = &checkpoint.Match{ToolCall: map[string]any{"n": 4.0}}
+	eventually(t, "the place behind the calls", func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		st := e.sessions[id].files.save()
+		return len(st) == 1 && len(st[followKey(cfg.Watch[0])].Files) == 1 && st[followKey(cfg.Watch[0])].Files[0].Offset == int64(2*len(log("1")))
+	})
+	mustSet(t, e, id, &changed, time.Time{}, nil)
+	write(t, path, append(log("3"), log("4")...))
+	eventually(t, "the call that matches now", func() bool { return len(k.requests()) == 3 })
+	stop()
+	if got := string(k.got[2].Detail); len(k.got) != 3 || !strings.Contains(got, `"line":4`) {
+		t.Errorf("%d checkpoints, %s", len(k.got), got)
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

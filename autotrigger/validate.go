@@ -9,14 +9,16 @@ import (
 
 	"github.com/bmatcuk/doublestar/v4"
 
+	"github.com/forge-cpd/forge-cpd/autotrigger/transcript"
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 )
 
 // The formats of a followed transcript.
 const (
-	FormatClaudeCode = "claude-code"
-	FormatCodex      = "codex"
-	FormatJSONL      = "jsonl"
+	FormatClaudeCode = transcript.ClaudeCode
+	FormatCodex      = transcript.Codex
+	FormatGemini     = transcript.Gemini
+	FormatJSONL      = transcript.JSONL
 )
 
 // What one session may ask for. They keep one configuration from taking the daemon down.
@@ -85,7 +87,7 @@ func validateWatch(w checkpoint.Watch, prefix string) error {
 		return checkpoint.Invalid(prefix+"cause", "%q is no cause of a watch; file_change is the usual one", w.Cause)
 	}
 	switch w.Format {
-	case "", FormatClaudeCode, FormatCodex:
+	case "", FormatClaudeCode, FormatCodex, FormatGemini:
 		if w.Match != nil {
 			return checkpoint.Invalid(prefix+"match", "only format jsonl takes a match")
 		}
@@ -94,7 +96,7 @@ func validateWatch(w checkpoint.Watch, prefix string) error {
 			return checkpoint.Invalid(prefix+"match", "format jsonl needs match.tool_call or match.error: members and the values they must have")
 		}
 	default:
-		return checkpoint.Invalid(prefix+"format", "unknown format %q; give claude-code, codex or jsonl", w.Format)
+		return checkpoint.Invalid(prefix+"format", "unknown format %q; give claude-code, codex, gemini or jsonl", w.Format)
 	}
 	if w.FromStart && w.Format == "" {
 		return checkpoint.Invalid(prefix+"from_start", "only a watch with a format is read from its start")
