@@ -132,8 +132,8 @@ func checkpointOf(params any) checkpoint.ID {
 	return checkpoint.ID{}
 }
 
+// discoverMethod is served by the server itself: see conn.call.
 var discoverMethod = &method{
-	name: "rpc.discover", summary: "This document.", order: free,
+	name: "rpc.discover", summary: "The OpenRPC document of these methods.", order: free,
 	params: reflect.TypeFor[NoParams](), result: reflect.TypeFor[RawResult](), fields: fieldsOf(reflect.TypeFor[NoParams]()),
-	call: func(context.Context, Service, any) (any, error) { return Discover() },
 }
