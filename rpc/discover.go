@@ -242,6 +242,7 @@ var known = func() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[checkpoint.ID]():   id,
 		reflect.TypeFor[json.RawMessage](): {},
 		reflect.TypeFor[NullableID]():      {AnyOf: []*jsonschema.Schema{id, {Type: "null"}}},
+		reflect.TypeFor[time.Time]():       {Type: "string", Format: "date-time", Pattern: `^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`},
 		reflect.TypeFor[[]byte]():          {Type: "string", ContentEncoding: "base64"},
 	}
 	for t, values := range enums {
