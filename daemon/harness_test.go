@@ -60,6 +60,15 @@ type testDaemon struct {
 	stop context.CancelFunc
 	done chan error
 	once sync.Once
+
+	service *service
+}
+
+// svc reaches behind the socket, for what only time would start.
+func (d *testDaemon) svc(*testing.T) *service { return d.service }
+
+func sessionOf(key string, auto checkpoint.AutoConfig) config.Session {
+	return config.Session{Key: key, Auto: &auto}
 }
 
 type safeBuffer struct {
@@ -102,6 +111,7 @@ func start(t *testing.T, o Options) *testDaemon {
 	d.o.Logger = slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: d.o.Level}))
 	ready := make(chan struct{})
 	d.o.Ready = func(rpc.Info) { close(ready) }
+	d.o.started = func(s *service) { d.service = s }
 	ctx, cancel := context.WithCancel(context.Background())
 	d.stop = cancel
 	go func() { d.done <- Run(ctx, d.o) }()

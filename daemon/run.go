@@ -37,6 +37,8 @@ type Options struct {
 	Ready func(rpc.Info)
 	// Progress is told while the store reads its files at start.
 	Progress func(done, total int)
+
+	started func(*service) // for tests
 }
 
 // Run is the daemon: it returns when ctx has ended, or daemon.shutdown was called, and
@@ -140,6 +142,9 @@ func newDaemon(o Options, store storage.Store) (*instance, error) {
 		svc: s, path: o.Paths.Config, level: o.Level, notify: d.notify, wake: make(chan struct{}, 1), apply: d.apply,
 	}
 	s.reload = d.reloader.reload
+	if o.started != nil {
+		o.started(s)
+	}
 	return d, nil
 }
 
