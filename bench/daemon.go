@@ -34,14 +34,11 @@ type wire struct {
 	buf     []byte
 }
 
-// forgeBinary is forge-cpd as `make build` leaves it.
-func forgeBinary() string { return filepath.Join(benchDir, "..", "bin", "forge-cpd") }
-
 func openDaemon(dir string) (putter, error) { return startDaemon(dir) }
 
 func startDaemon(dir string) (*daemon, error) {
 	sock := filepath.Join(dir, "run", "s")
-	cmd := exec.Command(forgeBinary(), "serve", "--socket", sock, "--data-dir", filepath.Join(dir, "data"), "--log-level", "error")
+	cmd := exec.Command(forgeBinary, "serve", "--socket", sock, "--data-dir", filepath.Join(dir, "data"), "--log-level", "error")
 	return start(cmd, dir, sock)
 }
 

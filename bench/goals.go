@@ -32,6 +32,7 @@ type report struct {
 	Machine string    `json:"machine"`
 	Short   bool      `json:"short"`
 	Puts    []result  `json:"puts"`
+	Times   []timing  `json:"times"`
 	Goals   []goal    `json:"goals"`
 	Notes   []string  `json:"notes,omitempty"`
 }

@@ -1,5 +1,5 @@
 // Command bench runs forge-cpd and what it is compared with side by side, in turns, in one
-// run, and prints ratios with the goals beside them.
+// run, prints ratios with the goals beside them, and writes all figures as JSON.
 package main
 
 import (
@@ -17,16 +17,67 @@ func main() {
 }
 
 func run() error {
-	dir := flag.String("dir", "", "where the stores go (default: a new directory beside the current one)")
+	dir := flag.String("dir", ".", "where the stores go, on the disk to be measured")
+	out := flag.String("json", "../dist/bench.json", "where the figures go")
+	bin := flag.String("bin", forgeBinary, "the forge-cpd to measure")
+	only := flag.String("only", "", "one part: puts, sustained, reads, start, growth, wire")
+	serve := flag.String("serve", "", "be a server with nothing behind it: wire, plain (used by the program itself)")
+	sock := flag.String("socket", "", "with -serve: where")
 	flag.Parse()
-	root, err := os.MkdirTemp(*dir, "forge-cpd-bench-")
+	if *serve != "" {
+		return serveStub(*serve, *sock)
+	}
+	var err error
+	if forgeBinary, err = absolute(*bin); err != nil {
+		return err
+	}
+	root, err := os.MkdirTemp(*dir, ".stores-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(root)
-	rs, err := race(root, append([]contender{journalLimit}, others...), cell{Clients: 8, Bytes: 8192}, 3, 500*time.Millisecond)
-	for _, r := range rs {
-		fmt.Printf("%-14s %10.0f/s p50 %8.3f p99 %8.3f ms  x%.2f %s\n", r.Name, r.Rate, r.P50, r.P99, r.Ratio, r.Skipped)
+	if root, err = absolute(root); err != nil {
+		return err
 	}
-	return err
+	r := newReport(os.Getenv("BENCH") == "short")
+	for _, p := range r.parts(root) {
+		if *only != "" && *only != p.name {
+			continue
+		}
+		start := time.Now()
+		if err := p.run(); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "%s: %.0f s\n", p.name, time.Since(start).Seconds())
+	}
+	r.print(os.Stdout)
+	return r.save(*out)
+}
+
+// part is a section of the run.
+type part struct {
+	name string
+	run  func() error
+}
+
+func (r *report) parts(root string) []part {
+	d, rounds := 700*time.Millisecond, 5
+	small, large, startRounds := 10_000, 100_000, 5
+	if r.Short {
+		d, rounds = 250*time.Millisecond, 3
+		small, large, startRounds = 2_000, 10_000, 3
+	}
+	return []part{
+		{"puts", func() error { return r.puts(root, d, rounds) }},
+		{"sustained", func() error { return r.sustained(root, 6*d, rounds) }},
+		{"reads", func() error { return r.reads(root, 20*rounds) }},
+		{"start", func() error {
+			if err := r.start(root, small, startRounds); err != nil || r.Short {
+				return err
+			}
+			return r.start(root, large, startRounds)
+		}},
+		{"growth", func() error { return r.growth(root, large, 2*d, rounds) }},
+		{"wire", func() error { return r.wireCost(root, 2*d, rounds) }},
+	}
 }

@@ -176,6 +176,3 @@ func medianOf(q []float64) float64 {
 	}
 	return q[len(q)/2]
 }
-
-// benchDir is this module's folder: the program is run from it.
-var benchDir = func() string { d, _ := filepath.Abs("."); return d }()

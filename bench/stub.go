@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"time"
+
+	"github.com/sourcegraph/jsonrpc2"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/rpc"
+)
+
+// serveStub answers on a socket with nothing behind it: "plain" is jsonrpc2 as it comes,
+// "wire" is forge-cpd's own server.
+func serveStub(mode, sock string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	l, err := net.Listen("unix", sock)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if mode == "wire" {
+		s := rpc.NewServer(&stubService{}, rpc.Options{})
+		go func() {
+			<-ctx.Done()
+			s.Shutdown(context.Background())
+		}()
+		return s.Serve(ctx, l)
+	}
+	go func() {
+		<-ctx.Done()
+		l.Close()
+	}()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return nil // the listener was closed: the end
+		}
+		jsonrpc2.NewConn(ctx, jsonrpc2.NewPlainObjectStream(c), jsonrpc2.AsyncHandler(jsonrpc2.HandlerWithError(plain)))
+	}
+}
+
+var stubSequence atomic.Uint64
+
+func stubReceipt() *checkpoint.Receipt {
+	return &checkpoint.Receipt{
+		CheckpointID: checkpoint.NewID(), Sequence: stubSequence.Add(1), Timestamp: time.Now().UTC(), Checksum: "sha256:" + zeros,
+	}
+}
+
+const zeros = "0000000000000000000000000000000000000000000000000000000000000000"
+
+func plain(_ context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request) (any, error) {
+	if r.Method == "session.create" {
+		return checkpoint.Session{ID: checkpoint.NewID()}, nil
+	}
+	var p struct {
+		SessionID checkpoint.ID   `json:"session_id"`
+		Message   string          `json:"message"`
+		State     json.RawMessage `json:"state"`
+	}
+	if err := json.Unmarshal(*r.Params, &p); err != nil {
+		return nil, &jsonrpc2.Error{Code: jsonrpc2.CodeInvalidParams, Message: err.Error()}
+	}
+	return stubReceipt(), nil
+}
+
+// stubService answers the two methods that the benchmark calls.
+type stubService struct{ rpc.Service }
+
+func (*stubService) SessionCreate(_ context.Context, p *rpc.SessionCreateParams) (*rpc.SessionCreateResult, error) {
+	return &rpc.SessionCreateResult{Session: checkpoint.Session{ID: checkpoint.NewID(), Name: p.Name}}, nil
+}
+
+func (*stubService) CheckpointCreate(_ context.Context, p *rpc.CheckpointCreateParams) (*checkpoint.Receipt, error) {
+	return stubReceipt(), nil
+}
+
+func (*stubService) Disconnected(rpc.Peer) {}
