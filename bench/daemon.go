@@ -34,11 +34,9 @@ type wire struct {
 	buf     []byte
 }
 
-func openDaemon(dir string) (putter, error) { return startDaemon(dir) }
-
-func startDaemon(dir string) (*daemon, error) {
+func openDaemon(dir string) (putter, error) {
 	sock := filepath.Join(dir, "run", "s")
-	cmd := exec.Command(forgeBinary, "serve", "--socket", sock, "--data-dir", filepath.Join(dir, "data"), "--log-level", "error")
+	cmd := exec.Command(forgeBinary, "serve", "--socket", sock, "--data-dir", filepath.Join(dir, "data"))
 	return start(cmd, dir, sock)
 }
 
@@ -54,7 +52,7 @@ func openStubbed(mode string) func(string) (putter, error) {
 	}
 }
 
-func start(cmd *exec.Cmd, dir, sock string) (*daemon, error) {
+func start(cmd *exec.Cmd, dir, sock string) (putter, error) {
 	if err := os.MkdirAll(filepath.Dir(sock), 0o700); err != nil {
 		return nil, err
 	}

@@ -113,6 +113,12 @@ func (r *report) print(w io.Writer) {
 		}
 		fmt.Fprintf(w, "| %s | %.0f | %.2f | %.3f | %.2f | %.3f | %.2f |\n", p.Name, p.Rate, p.Ratio, p.P50, p.P50x, p.P99, p.P99x)
 	}
+	if len(r.Times) > 0 {
+		fmt.Fprint(w, "\n| what | who | ms |\n|---|---|---|\n")
+	}
+	for _, t := range r.Times {
+		fmt.Fprintf(w, "| %s | %s | %.4g |\n", t.What, t.Who, t.MS)
+	}
 	fmt.Fprint(w, "\n| goal | wanted | got | met |\n|---|---|---|---|\n")
 	for _, g := range r.Goals {
 		sign, met := "<=", "no"
