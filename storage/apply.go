@@ -79,16 +79,15 @@ func (s *dirStore) applyCheckpoint(e *entry) *session {
 		p.large, p.tail, p.n = e.rec.File, d.tail, d.lineBytes()
 	}
 	s.index.pending[id] = p
-	if !e.rec.imported() {
-		sess.meta.HeadID, sess.meta.UpdatedAt = d.id, d.at
-	}
+	sess.meta.HeadID, sess.meta.UpdatedAt = d.id, d.at
 	s.raise(d.sequence)
 	return sess
 }
 
-func (r *record) imported() bool { return r.Session != nil && r.Session.Imported }
-
-func (s *dirStore) raise(sequence uint64) { s.sequence = max(s.sequence, sequence) }
+func (s *dirStore) raise(sequence uint64) {
+	s.sequence = max(s.sequence, sequence)
+	s.given.add(sequence)
+}
 
 func (s *dirStore) applySession(m *sessionMeta) *session {
 	if old := s.index.bySess[m.ID]; old != nil {

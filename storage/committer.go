@@ -44,6 +44,7 @@ type tx struct {
 	keys     map[string]checkpoint.ID
 	rows     map[checkpoint.ID]txRow
 	events   int
+	numbers  map[uint64]bool // imported in this group
 }
 
 type txSession struct {
@@ -52,6 +53,7 @@ type txSession struct {
 	gone   bool
 	made   []checkpoint.ID // in this group, oldest first
 	meta   *sessionMeta
+	grown  bool // made for imported checkpoints: its head follows them
 }
 
 type txRow struct {
@@ -64,7 +66,7 @@ type txRow struct {
 func (s *dirStore) newTx() *tx {
 	return &tx{
 		s: s, at: s.lastAt, sequence: s.sequence, sessions: map[checkpoint.ID]*txSession{},
-		keys: map[string]checkpoint.ID{}, rows: map[checkpoint.ID]txRow{},
+		keys: map[string]checkpoint.ID{}, rows: map[checkpoint.ID]txRow{}, numbers: map[uint64]bool{},
 	}
 }
 
@@ -184,16 +186,14 @@ func (s *dirStore) take() []*op {
 }
 
 func (s *dirStore) pick() (batch, rest []*op) {
-	if s.backlog > s.opts.BacklogBytes && !s.closing {
-		return nil, nil
-	}
+	full := s.backlog > s.opts.BacklogBytes && !s.closing && s.stuck() == nil
 	var blocked map[checkpoint.ID]bool
 	bytes := 0
 	for i, o := range s.queue {
 		if bytes > s.opts.GroupBytes {
 			return batch, append(rest, s.queue[i:]...)
 		}
-		if o.waiting || blocked[o.session] || len(rest) > 0 && o.session.IsZero() {
+		if o.waiting || full && o.bytes > 0 || blocked[o.session] || len(rest) > 0 && o.session.IsZero() {
 			if o.session.IsZero() {
 				return batch, append(rest, s.queue[i:]...)
 			}

@@ -148,6 +148,7 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 		j.markers = append(j.markers, m)
 	}
 	s.sequence = j.ceiling
+	s.given = ranges{{0, j.ceiling}}
 	sortSegments(segs)
 	var reads []*segmentRead
 	for i, g := range segs {

@@ -44,6 +44,7 @@ type dirStore struct {
 	damagedSums     map[checkpoint.ID][]byte
 	repair          []checkpoint.ID // sessions whose manifest is written anew
 	sequence        uint64
+	given           ranges // numbers that are not to be given again
 	lastAt          int64
 	sessionsCreated uint64
 	items           []item
@@ -76,6 +77,10 @@ type dirStore struct {
 	publishErr error
 	reserved   bool
 
+	importMu sync.Mutex          // guards what follows
+	parts    map[blob.Sum][]byte // contents of which the rest is still to come
+	held     map[blob.Sum]func()
+
 	largeSlots chan struct{}
 	workers    sync.WaitGroup // bodies being written
 	loops      sync.WaitGroup
@@ -101,7 +106,7 @@ func open(_ context.Context, opts Options) (_ *dirStore, err error) {
 	s := &dirStore{
 		opts: opts, fs: opts.FS, index: newIndex(), notes: map[checkpoint.ID][]checkpoint.Annotation{},
 		damaged: map[checkpoint.ID]Problem{}, damagedSums: map[checkpoint.ID][]byte{}, eventsChanged: make(chan struct{}), stop: make(chan struct{}),
-		largeSlots: make(chan struct{}, 8), nextEvent: 1,
+		largeSlots: make(chan struct{}, 8), nextEvent: 1, parts: map[blob.Sum][]byte{}, held: map[blob.Sum]func(){},
 	}
 	s.qbell, s.pbell = sync.NewCond(&s.qmu), sync.NewCond(&s.qmu)
 	if s.fs == nil {

@@ -21,6 +21,9 @@ func (s *dirStore) Submit(ctx context.Context, c *NewCheckpoint, done func(check
 	o := &op{session: c.SessionID, bytes: len(d.head) + len(d.state)}
 	large := ""
 	o.eval = func(t *tx) (err error) {
+		if err := s.full(); err != nil {
+			return err
+		}
 		receipt, err = t.create(d, c.ExpectedHead, large)
 		return err
 	}
@@ -137,18 +140,15 @@ func (t *tx) create(d *draft, expected *checkpoint.ID, large string) (checkpoint
 	}
 	t.sequence++
 	d.number(t.sequence, t.now(), v.head)
-	if err := t.addCheckpoint(d, large, false); err != nil {
+	if err := t.addCheckpoint(d, large); err != nil {
 		return checkpoint.Receipt{}, err
 	}
 	v.head = d.id
 	return d.receipt(), nil
 }
 
-func (t *tx) addCheckpoint(d *draft, large string, imported bool) error {
+func (t *tx) addCheckpoint(d *draft, large string) error {
 	e := entry{draft: d, sum: d.sum}
-	if imported {
-		e.rec.Session = &sessionMeta{Imported: true}
-	}
 	if large != "" {
 		r := record{
 			Type: recLarge, SessionID: d.session, CheckpointID: d.id, File: large, Bytes: int64(len(d.head) + len(d.state)),
@@ -216,4 +216,14 @@ func noSession(id checkpoint.ID) *checkpoint.Error {
 
 func noCheckpoint(id checkpoint.ID) *checkpoint.Error {
 	return checkpoint.Errorf(checkpoint.KindNotFound, "there is no checkpoint %s; checkpoint.list shows those there are", id)
+}
+
+// full refuses creates while the journal is at its limit and cannot be published.
+func (s *dirStore) full() error {
+	s.qmu.Lock()
+	defer s.qmu.Unlock()
+	if s.backlog <= s.opts.BacklogBytes {
+		return nil
+	}
+	return s.stuck()
 }

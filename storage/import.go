@@ -1,0 +1,444 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
+	"github.com/forge-cpd/forge-cpd/storage/internal/blob"
+)
+
+const maxImportedNumber = 1<<53 - 1
+
+// incoming is one checkpoint of a page, checked as far as it can be by itself.
+type incoming struct {
+	draft *draft
+	// again makes it anew when its number is taken; parent is the one that was assigned.
+	again  *NewCheckpoint
+	parent checkpoint.ID
+	notes  []checkpoint.Annotation
+}
+
+type importer struct {
+	s        *dirStore
+	owner    uint32
+	result   ImportResult
+	sessions []checkpoint.Session
+	list     []incoming
+	global   uint64 // the highest number where the page comes from
+	release  []func()
+}
+
+// Import takes a page as one change: all of what it does not reject, or nothing.
+func (s *dirStore) Import(_ context.Context, page []byte, owner uint32) (ImportResult, error) {
+	im := &importer{s: s, owner: owner, result: ImportResult{Rejected: []Rejected{}}}
+	defer func() {
+		for _, f := range im.release {
+			f()
+		}
+	}()
+	if err := im.read(page); err != nil {
+		return ImportResult{}, err
+	}
+	before := im.result
+	err := s.do(&op{bytes: len(page), eval: func(t *tx) error {
+		im.result = before
+		im.result.Rejected = slices.Clone(before.Rejected)
+		return im.apply(t)
+	}})
+	return im.result, err
+}
+
+// read takes the page apart.
+func (im *importer) read(page []byte) error {
+	var frame struct {
+		Format      *string           `json:"format"`
+		Version     int               `json:"version"`
+		Checkpoints []json.RawMessage `json:"checkpoints"`
+		Sessions    []json.RawMessage `json:"sessions"`
+		Files       []importedFile    `json:"files"`
+		Global      uint64            `json:"global_sequence"`
+	}
+	if err := json.Unmarshal(page, &frame); err != nil {
+		return checkpoint.Invalid("data", "not a page of an export: %w", err)
+	}
+	if frame.Checkpoints == nil {
+		return checkpoint.Invalid("data.checkpoints", "an array of checkpoints is due")
+	}
+	im.global = min(frame.Global, maxImportedNumber)
+	if frame.Format == nil {
+		for _, raw := range frame.Checkpoints {
+			im.take(raw, seedCheckpoint)
+		}
+		return nil
+	}
+	if *frame.Format != exportFormat {
+		return checkpoint.Invalid("data.format", "%.64q is not %s", *frame.Format, exportFormat)
+	}
+	if frame.Version != exportVersion {
+		return checkpoint.Invalid("data.version", "version %d is not known here: use a forge-cpd that knows it", frame.Version)
+	}
+	for i, raw := range frame.Sessions {
+		var v checkpoint.Session
+		if err := json.Unmarshal(raw, &v); err != nil || v.ID.IsZero() {
+			return checkpoint.Invalid(fmt.Sprintf("data.sessions[%d]", i), "not a session: %w", err)
+		}
+		if v.Status != checkpoint.Closed {
+			v.Status = checkpoint.Active
+		}
+		im.sessions = append(im.sessions, v)
+	}
+	for i, f := range frame.Files {
+		if err := im.takeFile(f); err != nil {
+			return checkpoint.Invalid(fmt.Sprintf("data.files[%d]", i), "%w", err)
+		}
+	}
+	for _, raw := range frame.Checkpoints {
+		im.take(raw, im.ownCheckpoint)
+	}
+	return nil
+}
+
+func (im *importer) take(raw []byte, parse func([]byte) (incoming, error)) {
+	in, err := parse(raw)
+	if err == nil && in.draft.sequence > maxImportedNumber {
+		err = fmt.Errorf("number %d is over 2^53-1", in.draft.sequence)
+	}
+	if err != nil {
+		im.reject(raw, err)
+		return
+	}
+	im.list = append(im.list, in)
+}
+
+func (im *importer) reject(raw []byte, err error) {
+	id, idErr := rawjson.String(rawjson.Member(raw, "id"))
+	if idErr != nil {
+		id = ""
+	}
+	im.result.Rejected = append(im.result.Rejected, Rejected{CheckpointID: id[:min(len(id), 64)], Problem: err.Error()})
+}
+
+type importedFile struct {
+	SHA256  string `json:"sha256"`
+	Offset  int64  `json:"offset"`
+	Content string `json:"content_base64"`
+}
+
+// takeFile keeps a content, or a part of one until the rest has come.
+func (im *importer) takeFile(f importedFile) error {
+	sum, err := blob.ParseSum(f.SHA256)
+	if err != nil {
+		return err
+	}
+	content, err := base64.StdEncoding.DecodeString(f.Content)
+	if err != nil {
+		return err
+	}
+	s := im.s
+	s.importMu.Lock()
+	defer s.importMu.Unlock()
+	if f.Offset > 0 {
+		part := s.parts[sum]
+		if int64(len(part)) < f.Offset {
+			return fmt.Errorf("the part before byte %d is missing: import the pages in order", f.Offset)
+		}
+		content = append(part[:f.Offset:f.Offset], content...)
+	}
+	if blob.SumOf(content) != sum {
+		if len(content) > 256<<20 {
+			return fmt.Errorf("over 256 MiB")
+		}
+		s.parts[sum] = content
+		return nil
+	}
+	delete(s.parts, sum)
+	got, release, err := s.blobs.Put(content)
+	if err != nil {
+		return err
+	}
+	// A checkpoint on a later page may name it: it is held until the store is closed.
+	if old := s.held[got]; old != nil {
+		release()
+	} else {
+		s.held[got] = release
+	}
+	return nil
+}
+
+var checksumName = []byte(`,"checksum":"sha256:`)
+
+// ownCheckpoint verifies an entry of our own export: its bytes are the stored ones with
+// checksum and annotations written last.
+func (im *importer) ownCheckpoint(raw []byte) (incoming, error) {
+	at := bytes.LastIndex(raw, checksumName)
+	if at < 0 || len(raw) < at+len(checksumName)+hexBytes+2 {
+		return incoming{}, fmt.Errorf("it has no checksum")
+	}
+	stored := append(append(make([]byte, 0, at+1), raw[:at]...), '}')
+	sum := string(raw[at+len(checksumName) : at+len(checksumName)+hexBytes])
+	if got := hexSum(stored); got != sum {
+		return incoming{}, fmt.Errorf("its checksum is sha256:%s, not the sha256:%s that it gives", got, sum)
+	}
+	if bytes.IndexByte(stored, '\n') >= 0 {
+		return incoming{}, fmt.Errorf("it holds a new line")
+	}
+	p, err := parseCheckpoint(stored, sum)
+	if err != nil {
+		return incoming{}, err
+	}
+	if p.id.IsZero() || p.session.IsZero() || p.sequence == 0 {
+		return incoming{}, fmt.Errorf("id, session_id or sequence_number is missing")
+	}
+	in := incoming{draft: &p.draft, again: &NewCheckpoint{
+		ID: p.id, SessionID: p.session, Trigger: p.trigger, Cause: p.cause, ParentID: p.given, Metadata: p.metadata, State: p.state,
+	}}
+	if p.given.IsZero() {
+		in.parent = p.parent
+	}
+	var err1, err2, err3 error
+	in.again.Message, err1 = rawjson.String(p.message)
+	err2 = json.Unmarshal(p.tags, &in.again.Tags)
+	err3 = decodeContext(p.context, &in.again.Context)
+	for _, err := range []error{err1, err2, err3} {
+		if err != nil {
+			return incoming{}, err
+		}
+	}
+	for _, f := range in.again.Context.Files {
+		if sum, err := blob.ParseSum(f.SHA256); err != nil {
+			return incoming{}, err
+		} else if _, err := im.s.blobs.Get(sum); err != nil {
+			return incoming{}, fmt.Errorf("the content of %.200q is not there: import the pages in order", f.Path)
+		}
+	}
+	rest := append([]byte{'{'}, raw[at+1:]...)
+	if notes := rawjson.Member(rest, "annotations"); notes != nil {
+		if err := json.Unmarshal(notes, &in.notes); err != nil {
+			return incoming{}, fmt.Errorf("annotations: %w", err)
+		}
+	}
+	return in, nil
+}
+
+// apply puts the page into a group.
+func (im *importer) apply(t *tx) error {
+	for i := range im.sessions {
+		if err := im.addSession(t, im.sessions[i]); err != nil {
+			return err
+		}
+	}
+	restore := map[checkpoint.ID]record{}
+	for i := range im.list { // a new number must not be one that a later entry brings
+		if t.sequence = max(t.sequence, im.list[i].draft.sequence); im.taken(t, im.list[i].draft.sequence) {
+			t.sequence = max(t.sequence, im.global)
+		}
+	}
+	for i := range im.list {
+		if err := im.add(t, &im.list[i], restore); err != nil {
+			return err
+		}
+	}
+	// Importing is no work in the session: head and time stay what they were.
+	for _, r := range restore {
+		if err := t.record(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (im *importer) addSession(t *tx, v checkpoint.Session) error {
+	if t.session(v.ID) != nil {
+		return nil
+	}
+	if im.owner != 0 {
+		v.OwnerUID = im.owner
+	}
+	if _, taken := t.keys[v.Key]; v.Key != "" && (taken || t.s.index.byKey[v.Key] != nil) {
+		v.Key = "" // another session has it; this one is found by its id
+	}
+	v.CheckpointCount, v.Last = 0, nil
+	return t.addSession(&sessionMeta{Session: v, Imported: true}, v.CreatedAt)
+}
+
+func (im *importer) add(t *tx, in *incoming, restore map[checkpoint.ID]record) error {
+	d := in.draft
+	if old, ok := t.checkpoint(d.id); ok {
+		if old.session == d.session {
+			im.result.Skipped++
+			return nil
+		}
+		im.result.Rejected = append(im.result.Rejected, Rejected{d.id.String(), "its id belongs to a checkpoint of another session"})
+		return nil
+	}
+	made := t.session(d.session) == nil
+	if made {
+		v := checkpoint.Session{ID: d.session, Name: "imported", OwnerUID: im.owner, Status: checkpoint.Active, CreatedAt: d.at, UpdatedAt: d.at}
+		if err := t.addSession(&sessionMeta{Session: v}, d.at); err != nil {
+			return err
+		}
+		t.sessions[d.session].grown = true
+	}
+	v := t.session(d.session)
+	if im.taken(t, d.sequence) {
+		in.again.Context.ImportedSequence = d.sequence
+		fresh, err := newDraft(in.again)
+		if err != nil {
+			return err
+		}
+		t.sequence++
+		fresh.number(t.sequence, d.at, in.parent)
+		fresh.files = d.files
+		d = fresh
+		im.result.Renumbered++
+	}
+	t.sequence = max(t.sequence, d.sequence)
+	t.numbers[d.sequence] = true
+	if err := t.addCheckpoint(d, ""); err != nil {
+		return err
+	}
+	im.result.Imported++
+	r, ok := restore[d.session]
+	if !ok {
+		r = record{Type: recChange, SessionID: d.session, Change: &sessionChange{SetHead: true, HeadID: v.head}, At: t.updatedAt(d.session)}
+	}
+	if v.grown {
+		v.head, r.Change.HeadID, r.At = d.id, d.id, d.at
+	}
+	restore[d.session] = r
+	for i := range in.notes {
+		n := in.notes[i]
+		if err := t.record(record{Type: recAnnotate, SessionID: d.session, CheckpointID: d.id, Annotation: &n, At: n.Timestamp}); err != nil {
+			return err
+		}
+		t.events++
+	}
+	return nil
+}
+
+// taken says that the number was given before, here or on this page; what was deleted
+// counts too.
+func (im *importer) taken(t *tx, n uint64) bool { return n == 0 || t.s.given.has(n) || t.numbers[n] }
+
+func (t *tx) updatedAt(id checkpoint.ID) time.Time {
+	if v := t.sessions[id]; v != nil && v.meta != nil {
+		return v.meta.UpdatedAt
+	}
+	return t.s.index.bySess[id].meta.UpdatedAt
+}
+
+// seedCheckpoint reads an entry of forge-reasoning 0.1. Its checksum was over another
+// program's rendering, so it comes in unverified, as metadata.
+func seedCheckpoint(raw []byte) (incoming, error) {
+	var e struct {
+		ID        string          `json:"id"`
+		SessionID string          `json:"session_id"`
+		Sequence  uint64          `json:"sequence_number"`
+		Timestamp time.Time       `json:"timestamp"`
+		Message   string          `json:"message"`
+		Tags      []string        `json:"tags"`
+		Trigger   json.RawMessage `json:"trigger"`
+		Parent    *string         `json:"parent_id"`
+		Checksum  string          `json:"checksum"`
+	}
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return incoming{}, err
+	}
+	c := &NewCheckpoint{Message: e.Message, Tags: e.Tags}
+	var err error
+	if c.ID, err = checkpoint.ParseID(e.ID); err != nil {
+		return incoming{}, err
+	}
+	if c.SessionID, err = checkpoint.ParseID(e.SessionID); err != nil {
+		return incoming{}, fmt.Errorf("session_id: %w", err)
+	}
+	if e.Parent != nil {
+		if c.ParentID, err = checkpoint.ParseID(*e.Parent); err != nil {
+			return incoming{}, fmt.Errorf("parent_id: %w", err)
+		}
+	}
+	if c.Trigger, c.Cause, err = seedTrigger(e.Trigger); err != nil {
+		return incoming{}, err
+	}
+	if c.State, err = rawjson.Compact(nil, orNull(rawjson.Member(raw, "state")), 1000); err != nil {
+		return incoming{}, fmt.Errorf("state: %w", err)
+	}
+	meta, err := rawjson.Compact(nil, orObject(rawjson.Member(raw, "metadata")), 1000)
+	if err != nil || meta[0] != '{' {
+		return incoming{}, fmt.Errorf("metadata is no object")
+	}
+	text, err := encode(e.Checksum)
+	if err != nil {
+		return incoming{}, err
+	}
+	sep := ","
+	if len(meta) == 2 {
+		sep = ""
+	}
+	c.Metadata = append(meta[:len(meta)-1], sep+`"unverified_checksum":`+string(text)+"}"...)
+	c.Context = checkpoint.Context{CapturedAt: e.Timestamp.UTC(), StartedAt: e.Timestamp.UTC()}
+	d, err := newDraft(c)
+	if err != nil {
+		return incoming{}, err
+	}
+	d.number(e.Sequence, e.Timestamp.UTC(), checkpoint.ID{})
+	in := incoming{draft: d, again: c}
+	if notes := rawjson.Member(raw, "annotations"); notes != nil {
+		if err := json.Unmarshal(notes, &in.notes); err != nil {
+			in.notes = nil // of an unknown shape: the checkpoint itself is what counts
+		}
+	}
+	return in, nil
+}
+
+func orNull(b []byte) []byte {
+	if b == nil {
+		return []byte("null")
+	}
+	return b
+}
+
+func orObject(b []byte) []byte {
+	if b == nil || string(b) == "null" {
+		return []byte("{}")
+	}
+	return b
+}
+
+// seedTrigger reads "Manual", "Scheduled" and {"Automatic":"HypothesisStatusChange"}.
+func seedTrigger(raw []byte) (checkpoint.Trigger, checkpoint.Cause, error) {
+	if name, err := rawjson.String(raw); err == nil {
+		switch name {
+		case "Manual":
+			return checkpoint.Manual, "", nil
+		case "Scheduled":
+			return checkpoint.Scheduled, checkpoint.CauseInterval, nil
+		}
+	} else if name, err := rawjson.String(rawjson.Member(raw, "Automatic")); err == nil {
+		if c := checkpoint.Cause(snake(name)); slices.Contains(checkpoint.Causes, c) {
+			return checkpoint.Automatic, c, nil
+		}
+	}
+	return "", "", fmt.Errorf("trigger %.64s is not known", raw)
+}
+
+// snake writes CamelCase as camel_case and leaves camel_case alone.
+func snake(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		if unicode.IsUpper(r) && i > 0 {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}
