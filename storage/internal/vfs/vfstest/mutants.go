@@ -204,3 +204,67 @@ func values(b []byte) (list []any, ok bool) {
 	}
 	return list, len(list) > 0
 }
+
+// NoRemove leaves files whose path starts with prefix where they are.
+func NoRemove(fsys vfs.FS, prefix string) vfs.FS { return &noRemove{fsys, prefix} }
+
+type noRemove struct {
+	vfs.FS
+	prefix string
+}
+
+func (m *noRemove) Remove(path string) error {
+	if strings.HasPrefix(path, m.prefix) {
+		return nil
+	}
+	return m.FS.Remove(path)
+}
+
+// LateWrites says that a write or a flush of files whose path holds part is done before
+// it is: each is made up for by the next call on the same file.
+func LateWrites(fsys vfs.FS, part string) *Mutant {
+	return &Mutant{FS: fsys, wrap: func(path string, f vfs.File) vfs.File {
+		if !strings.Contains(path, part) {
+			return f
+		}
+		return &lateFile{File: f}
+	}}
+}
+
+type lateFile struct {
+	vfs.File
+	mu   sync.Mutex
+	late []func() error
+}
+
+func (f *lateFile) catchUp() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, do := range f.late {
+		errs = append(errs, do())
+	}
+	f.late = nil
+	return errors.Join(errs...)
+}
+
+func (f *lateFile) later(do func() error) error {
+	err := f.catchUp()
+	f.mu.Lock()
+	f.late = append(f.late, do)
+	f.mu.Unlock()
+	return err
+}
+
+func (f *lateFile) WriteAt(off int64, bufs ...[]byte) (int, error) {
+	data := bytes.Join(bufs, nil)
+	return len(data), f.later(func() error { _, err := f.File.WriteAt(off, data); return err })
+}
+
+func (f *lateFile) Datasync() error { return nil }
+
+func (f *lateFile) Truncate(size int64) error {
+	return errors.Join(f.catchUp(), f.File.Truncate(size))
+}
+
+func (f *lateFile) Close() error { return errors.Join(f.catchUp(), f.File.Close()) }

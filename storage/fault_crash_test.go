@@ -1,0 +1,192 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs/vfstest"
+)
+
+// request is one step of a crash workload on the base store.
+type request struct {
+	name string
+	do   func(c *client, b *base)
+}
+
+// base is the store that the workloads start from, closed and durable.
+type base struct {
+	mem     *vfs.Mem
+	w       *world
+	session checkpoint.ID
+	old     []checkpoint.ID
+	next    func() checkpoint.ID
+}
+
+func newBase(t *testing.T) *base {
+	t.Helper()
+	b := &base{mem: vfs.NewMem(), w: newWorld(), session: checkpoint.NewID(), next: checkpoint.NewID}
+	s, err := storage.Open(context.Background(), small(b.mem))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{s: s, w: b.w}
+	c.createSession(b.session)
+	for range 3 {
+		b.old = append(b.old, checkpoint.NewID())
+		c.create(b.session, b.old[len(b.old)-1], `{"old":true}`, "an old file")
+	}
+	if err := errors.Join(append(c.errs, s.Close())...); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+var requests = []request{
+	{"create", func(c *client, b *base) { c.create(b.session, b.next(), `{"new":true}`, "") }},
+	{"create with a file", func(c *client, b *base) { c.create(b.session, b.next(), `{}`, "a new file") }},
+	{"create a large one", func(c *client, b *base) { c.create(b.session, b.next(), `"`+strings.Repeat("large", 1000)+`"`, "") }},
+	{"create two", func(c *client, b *base) { c.createMany(b.session, b.next(), b.next()) }},
+	{"annotate", func(c *client, b *base) { c.annotate(b.old[2], "note "+b.next().String()) }},
+	{"delete", func(c *client, b *base) {
+		for _, id := range b.old {
+			if !c.w.going[id] {
+				c.delete(id)
+				return
+			}
+		}
+	}},
+	{"compact", func(c *client, b *base) { c.compact(b.session, 1, b.old[:2]) }},
+	{"create a session", func(c *client, b *base) { c.createSession(b.next()) }},
+	{"fork", func(c *client, b *base) { c.fork(b.old[2], b.next()) }},
+	{"restore", func(c *client, b *base) { c.restore(b.session, b.old[2]) }},
+	{"sync", func(c *client, _ *base) { c.sync() }},
+}
+
+// crash runs a workload and looks at every state that a power cut may leave of it.
+func (b *base) crash(list []request, limit int, wrap func(vfs.FS) vfs.FS) (vfstest.Crashes, error) {
+	disk := vfstest.NewDisk(b.mem.Clone(), nil)
+	s, err := storage.Open(context.Background(), small(wrap(disk)))
+	if err != nil {
+		return vfstest.Crashes{}, err
+	}
+	c := &client{s: s, w: b.w.clone(), note: func(f func(*world)) { disk.Mark(f) }}
+	for _, r := range list {
+		r.do(c, b)
+	}
+	if err := errors.Join(append(c.errs, s.Close())...); err != nil {
+		return vfstest.Crashes{}, err
+	}
+	return disk.EachCrash(limit, func(state vfstest.State) error {
+		w := b.w.clone()
+		for _, m := range state.Marks {
+			m.(func(*world))(w)
+		}
+		return w.opens(state.Mem)
+	})
+}
+
+func workloads(length int) [][]request {
+	if length == 0 {
+		return [][]request{nil}
+	}
+	var list [][]request
+	for _, head := range workloads(length - 1) {
+		for _, r := range requests {
+			list = append(list, append(append([]request(nil), head...), r))
+		}
+	}
+	return list
+}
+
+func names(list []request) string {
+	var n []string
+	for _, r := range list {
+		n = append(n, r.name)
+	}
+	return strings.Join(n, ", ")
+}
+
+func TestFaultEveryCrashState(t *testing.T) {
+	limit, every3 := 1<<12, 16
+	list := append(workloads(1), workloads(2)...)
+	if !full(t) {
+		limit, list = 1<<8, workloads(1)
+		for i, w := range workloads(2) {
+			if i%7 == 0 {
+				list = append(list, w)
+			}
+		}
+	} else {
+		for i, w := range workloads(3) {
+			if i%every3 == 0 {
+				list = append(list, w)
+			}
+		}
+	}
+	var mu sync.Mutex
+	var total vfstest.Crashes
+	const lanes = 4
+	for lane := range lanes {
+		t.Run(fmt.Sprint("lane ", lane), func(t *testing.T) {
+			t.Parallel()
+			b := newBase(t)
+			for i := lane; i < len(list); i += lanes {
+				count, err := b.crash(list[i], limit, same)
+				if err != nil {
+					t.Errorf("%s: %v", names(list[i]), err)
+				}
+				mu.Lock()
+				total.Points += count.Points
+				total.States += count.States
+				total.Sampled += count.Sampled
+				mu.Unlock()
+			}
+		})
+	}
+	t.Cleanup(func() { t.Logf("%d workloads, %+v", len(list), total) })
+}
+
+// The first start ever, cut at any moment, leaves something that starts.
+func TestFaultEveryCrashStateOfTheFirstStart(t *testing.T) {
+	full(t)
+	b := &base{mem: vfs.NewMem(), w: newWorld(), session: checkpoint.NewID(), next: checkpoint.NewID}
+	first := request{"first start", func(c *client, b *base) {
+		c.createSession(b.session)
+		c.create(b.session, b.next(), `{}`, "file")
+	}}
+	count, err := b.crash([]request{first}, 1<<12, same)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", count)
+}
+
+func TestFaultEveryCrashStateNoticesMutants(t *testing.T) {
+	full(t)
+	for name, mutant := range map[string]func(vfs.FS) vfs.FS{
+		"the journal is not flushed":       func(f vfs.FS) vfs.FS { return vfstest.NoSync(f, "journal/") },
+		"nothing is flushed":               func(f vfs.FS) vfs.FS { return vfstest.NoSync(f, "") },
+		"no directory is flushed":          func(f vfs.FS) vfs.FS { return vfstest.NoSyncDir(f, "") },
+		"blobs' directory is not flushed":  func(f vfs.FS) vfs.FS { return vfstest.NoSyncDir(f, "blobs") },
+		"files are named before the flush": func(f vfs.FS) vfs.FS { return vfstest.RenameFirst(f) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBase(t)
+			for _, list := range append(workloads(1), []request{requests[0], requests[10]}, []request{requests[1], requests[10]}, []request{requests[2], requests[10]}) {
+				if _, err := b.crash(list, 1<<8, mutant); err != nil {
+					t.Logf("noticed: %s: %v", names(list), err)
+					return
+				}
+			}
+			t.Fatal("not noticed")
+		})
+	}
+}

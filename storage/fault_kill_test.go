@@ -1,0 +1,117 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/forge-cpd/forge-cpd/storage"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs/vfstest"
+)
+
+// killedAt runs the script in a process that dies at the n-th call, and returns what the
+// next process finds. died is false when there were fewer calls.
+func killedAt(n int, wrap func(vfs.FS) vfs.FS) (left *vfs.Mem, w *world, died bool) {
+	disk := vfstest.NewDisk(vfs.NewMem(), func(c vfstest.Call) vfstest.Verdict { return vfstest.Verdict{Kill: c.N == n} })
+	c := &client{w: newWorld()}
+	s, err := storage.Open(context.Background(), small(wrap(disk)))
+	if err == nil {
+		c.s = s
+		newScript().run(c)
+		err = s.Close() // the dead do not say how it went
+	}
+	return disk.Mem().Clone(), c.w, disk.Dead()
+}
+
+// recoverKilled opens what a killed process left, dying again at each call on the way.
+// All ways must lead to what is found when recovery is left in peace.
+func recoverKilled(left *vfs.Mem, w *world, step int) (cuts int, err error) {
+	want, err := peaceful(left.Clone(), w)
+	if err != nil {
+		return 0, err
+	}
+	for k := 1; ; k += step {
+		disk := vfstest.NewDisk(left.Clone(), func(c vfstest.Call) vfstest.Verdict { return vfstest.Verdict{Kill: c.N == k} })
+		s, err := storage.Open(context.Background(), small(disk))
+		if err == nil {
+			if _, err = s.Sync(context.Background()); err == nil || disk.Dead() {
+				err = s.Close()
+			}
+		}
+		if !disk.Dead() {
+			return cuts, err
+		}
+		cuts++
+		got, err := peaceful(disk.Mem().Clone(), w)
+		if err != nil {
+			return cuts, fmt.Errorf("recovery cut at call %d: %w", k, err)
+		}
+		if got != want {
+			return cuts, fmt.Errorf("recovery cut at call %d ends in another state:\n%s\nnot\n%s", k, got, want)
+		}
+	}
+}
+
+func peaceful(mem *vfs.Mem, w *world) (string, error) {
+	s, err := storage.Open(context.Background(), small(mem))
+	if err != nil {
+		return "", fmt.Errorf("opening it: %w", err)
+	}
+	d, err := dump(s)
+	err = errors.Join(err, w.check(s), w.sound(s), s.Close())
+	if err == nil {
+		err = tidy(mem)
+	}
+	return d, err
+}
+
+func same(f vfs.FS) vfs.FS { return f }
+
+func TestFaultDiesAtEveryCall(t *testing.T) {
+	step, again := 1, 3
+	if !full(t) {
+		step, again = 3, 17
+	}
+	var mu sync.Mutex
+	deaths, cuts := 0, 0
+	const lanes = 4
+	for lane := range lanes {
+		t.Run(fmt.Sprint("lane ", lane), func(t *testing.T) {
+			t.Parallel()
+			for n := 1 + lane*step; ; n += lanes * step {
+				left, w, died := killedAt(n, same)
+				if !died {
+					return
+				}
+				k, err := recoverKilled(left, w, again)
+				if err != nil {
+					t.Fatalf("killed at call %d: %v", n, err)
+				}
+				mu.Lock()
+				deaths++
+				cuts += k
+				mu.Unlock()
+			}
+		})
+	}
+	t.Cleanup(func() { t.Logf("%d deaths, %d more during recovery", deaths, cuts) })
+}
+
+// A store that acknowledged before it wrote would pass a test of clean runs only.
+func TestFaultDiesAtEveryCallNoticesMutants(t *testing.T) {
+	full(t)
+	late := func(f vfs.FS) vfs.FS { return vfstest.LateWrites(f, "journal/") }
+	for n := 1; ; n++ {
+		left, w, died := killedAt(n, late)
+		if !died {
+			t.Fatal("a store that writes after it has acknowledged was not noticed")
+		}
+		if _, err := peaceful(left, w); err != nil {
+			t.Log("noticed:", err)
+			return
+		}
+	}
+}
