@@ -220,7 +220,8 @@ func (s *dirStore) checkFormat() error {
 	return checkpoint.Errorf(checkpoint.KindCorrupt, "FORMAT is damaged: run forge-cpd fsck --repair")
 }
 
-// makeStore makes what is missing of the layout.
+// makeStore makes what is missing of the layout. FORMAT comes whole or not at all: a first
+// start that is cut must leave something that starts.
 func (s *dirStore) makeStore() error {
 	made := false
 	for _, dir := range []string{"journal", "sessions", "events", "index", "quarantine", "tmp", "blobs"} {
@@ -233,7 +234,7 @@ func (s *dirStore) makeStore() error {
 		}
 	}
 	if _, err := s.fs.Lstat("FORMAT"); errors.Is(err, syscall.ENOENT) {
-		if err := s.createFile("FORMAT", []byte(formatText)); err != nil {
+		if err := s.replaceFile("FORMAT", []byte(formatText)); err != nil {
 			return s.storageError("writing FORMAT", err)
 		}
 		made = true
