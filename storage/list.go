@@ -5,15 +5,18 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"os"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
 )
 
 const summariesPath = "index/summaries.jsonl"
@@ -82,6 +85,10 @@ func (r *summaryRef) decode() (checkpoint.Summary, error) {
 
 func (s *dirStore) openSummaries() error {
 	f, err := s.fs.Open(summariesPath, os.O_RDWR|os.O_CREATE)
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) {
+		// Nothing can be written there: the summaries stay in memory.
+		f, err = vfs.NewMem().Open("summaries", os.O_RDWR|os.O_CREATE)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -33,6 +34,9 @@ func notesPath(session, id checkpoint.ID) string {
 
 const publishBatch = 4096
 
+// sweepAfter deletions captured files are collected; Sync and Close collect them too.
+const sweepAfter = 1000
+
 // publishLoop writes the journal's records out as files, in its own time.
 func (s *dirStore) publishLoop() {
 	defer s.loops.Done()
@@ -48,6 +52,9 @@ func (s *dirStore) publishLoop() {
 		}
 		s.setPublishError(nil)
 		wait = 0
+		if s.sweepDue.Load() >= sweepAfter {
+			s.sweepFiles(context.Background())
+		}
 	}
 }
 
@@ -183,6 +190,9 @@ func (s *dirStore) gatherItem(b *batch, it *item) {
 		b.sessions[id] = j
 	}
 	j.deleted = it.session.gone
+	if it.rec.Type == recDelete || it.rec.Type == recSessionDelete {
+		s.sweepDue.Add(int64(max(len(it.rec.IDs), it.rec.Count)))
+	}
 	switch it.rec.Type {
 	case "", recLarge:
 		s.gatherCheckpoint(b, j, it)

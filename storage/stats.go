@@ -2,11 +2,9 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
-	"github.com/forge-cpd/forge-cpd/storage/internal/blob"
 )
 
 func (s *dirStore) Stats(context.Context) (Stats, error) {
@@ -96,67 +94,4 @@ func (s *dirStore) Usage(_ context.Context, id checkpoint.ID) (Usage, error) {
 		}
 	}
 	return u, nil
-}
-
-func (p *parsed) files() ([]checkpoint.File, error) {
-	var c checkpoint.Context
-	err := decodeContext(p.context, &c)
-	return c.Files, err
-}
-
-// keepFiles puts captured files into blobs/ before the record that names them. What it
-// returns lets them go again, when the create is answered.
-func (s *dirStore) keepFiles(c *NewCheckpoint) (release func(), err error) {
-	var held []func()
-	release = func() {
-		for _, f := range held {
-			f()
-		}
-	}
-	if len(c.Files) == 0 {
-		return release, nil
-	}
-	c.Context.Files = make([]checkpoint.File, len(c.Files))
-	for i, f := range c.Files {
-		sum, let, err := s.blobs.Put(f.Content)
-		if err != nil {
-			release()
-			return nil, s.storageError("keeping "+f.Path, err)
-		}
-		held = append(held, let)
-		c.Context.Files[i] = checkpoint.File{
-			Path: f.Path, Mode: fmt.Sprintf("%04o", f.Mode), Bytes: int64(len(f.Content)), SHA256: sum.String(), ModifiedAt: f.ModifiedAt.UTC(),
-		}
-	}
-	return release, nil
-}
-
-func (s *dirStore) ReadFile(_ context.Context, id checkpoint.ID, path string) (checkpoint.File, []byte, error) {
-	p, err := s.readParsed(id)
-	if err != nil {
-		return checkpoint.File{}, nil, err
-	}
-	files, err := p.files()
-	if err != nil {
-		return checkpoint.File{}, nil, checkpoint.Errorf(checkpoint.KindInternal, "context of %s: %w", id, err)
-	}
-	for _, f := range files {
-		if f.Path != path {
-			continue
-		}
-		sum, err := blob.ParseSum(f.SHA256)
-		if err != nil {
-			return f, nil, corruptError(id)
-		}
-		b, err := s.blobs.Get(sum)
-		var damage *blob.Damage
-		if errors.As(err, &damage) {
-			return f, nil, checkpoint.Errorf(checkpoint.KindCorrupt, "the content of %.200q is damaged (%s): %s", path, damage.Path, damage.Problem)
-		}
-		if err != nil {
-			return f, nil, s.storageError("reading a captured file", err)
-		}
-		return f, b, nil
-	}
-	return checkpoint.File{}, nil, checkpoint.Errorf(checkpoint.KindNotFound, "checkpoint %s captured no file %.200q", id, path)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -81,6 +82,7 @@ type dirStore struct {
 	parts    map[blob.Sum][]byte // contents of which the rest is still to come
 	held     map[blob.Sum]func()
 
+	sweepDue   atomic.Int64 // deletions since captured files were collected
 	largeSlots chan struct{}
 	workers    sync.WaitGroup // bodies being written
 	loops      sync.WaitGroup
@@ -334,6 +336,15 @@ func (s *dirStore) Sync(ctx context.Context) (uint64, error) {
 	}}); err != nil {
 		return 0, err
 	}
+	if err := s.awaitPublished(ctx); err != nil {
+		return 0, err
+	}
+	s.sweepFiles(ctx)
+	return sequence, nil
+}
+
+// awaitPublished waits until everything in the journal is files.
+func (s *dirStore) awaitPublished(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		s.qmu.Lock()
 		defer s.qmu.Unlock()
@@ -345,14 +356,14 @@ func (s *dirStore) Sync(ctx context.Context) (uint64, error) {
 	want := s.committed
 	for s.published < want || s.oldSegments(want) {
 		if err := ctx.Err(); err != nil {
-			return 0, &checkpoint.Error{Kind: checkpoint.KindOverloaded, Retry: true, Err: err, Message: "publishing takes longer than the caller waits"}
+			return &checkpoint.Error{Kind: checkpoint.KindOverloaded, Retry: true, Err: err, Message: "publishing takes longer than the caller waits"}
 		}
 		if err := s.stuck(); err != nil {
-			return 0, err
+			return err
 		}
 		s.pbell.Wait()
 	}
-	return sequence, nil
+	return nil
 }
 
 func (s *dirStore) oldSegments(group uint64) bool {
@@ -401,7 +412,11 @@ func (s *dirStore) shutDown() error {
 	s.stateMu.Lock()
 	ok := s.fatal == nil && s.publishErr == nil
 	s.stateMu.Unlock()
+	for _, release := range s.held {
+		release()
+	}
 	if ok {
+		s.sweepFiles(context.Background())
 		err = errors.Join(err, s.lowerCeiling(), s.closeIndex())
 	}
 	if err = errors.Join(err, s.release()); err != nil {

@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
-	"github.com/forge-cpd/forge-cpd/storage/internal/blob"
 )
 
 // audit collects what ValidateAll finds.
@@ -245,48 +244,13 @@ func (a *audit) store(ctx context.Context) error {
 	if err := a.quarantined(); err != nil {
 		return err
 	}
-	report, err := s.blobs.Verify(ctx, s.roots, a.pace)
+	report, err := s.blobs.Verify(ctx, s.roots(false), a.pace)
 	if err != nil {
 		return s.storageError("reading captured files", err)
 	}
 	a.report.Skipped += report.Skipped
 	for _, d := range report.Damage {
 		a.problem(checkpoint.ID{}, d.Path, d.Problem)
-	}
-	return nil
-}
-
-// roots tells of every captured file that a checkpoint names.
-func (s *dirStore) roots(yield func(blob.Sum) error) error {
-	s.mu.RLock()
-	var list []location
-	for _, r := range s.index.order {
-		if f := s.index.row(r).flags; f&rowFiles != 0 && f&rowCorrupt == 0 {
-			list = append(list, s.locate(r))
-		}
-	}
-	s.mu.RUnlock()
-	for _, l := range list {
-		p, err := s.readAt(l)
-		if err != nil {
-			if _, gone := s.find(l.id); gone != nil {
-				continue
-			}
-			return err
-		}
-		files, err := p.files()
-		if err != nil {
-			return err
-		}
-		for _, f := range files {
-			sum, err := blob.ParseSum(f.SHA256)
-			if err != nil {
-				return err
-			}
-			if err := yield(sum); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
