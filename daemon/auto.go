@@ -189,13 +189,24 @@ func (s *service) automate(ctx context.Context, sess checkpoint.Session) error {
 	if err != nil {
 		return err
 	}
-	if err := s.auto.Set(ctx, sess.ID, sess.Auto, newestTime(sess), saved); err != nil {
+	if err := s.auto.Set(ctx, sess.ID, s.allowedAuto(sess), newestTime(sess), saved); err != nil {
 		s.log.WarnContext(ctx, "a watch could not be armed and is tried again", "session", sess.ID, "err", err)
 		s.store.LogEvent(checkpoint.Event{
 			Type: checkpoint.EventAutoFailed, SessionID: sess.ID, Timestamp: time.Now().UTC(), Problem: err.Error(),
 		})
 	}
 	return nil
+}
+
+// allowedAuto leaves out what makes the daemon read files where the session is another
+// user's: an import may bring what auto.enable refuses.
+func (s *service) allowedAuto(sess checkpoint.Session) *checkpoint.AutoConfig {
+	if sess.Auto == nil || sess.OwnerUID == s.uid || sess.OwnerUID == 0 {
+		return sess.Auto
+	}
+	cfg := *sess.Auto
+	cfg.Watch, cfg.Capture.Files = nil, nil
+	return &cfg
 }
 
 // newestTime is that of the session's newest checkpoint; zero for none.

@@ -21,6 +21,7 @@ import (
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/daemon/config"
 	"github.com/forge-cpd/forge-cpd/rpc"
+	"github.com/forge-cpd/forge-cpd/storage"
 )
 
 // TestMain lets a test start this binary as an agent: a process that sends its standard
@@ -286,3 +287,5 @@ func (p *peer) latest(id checkpoint.ID) *checkpoint.Checkpoint {
 	p.call("checkpoint.latest", obj{"session_id": id}, &c)
 	return c
 }
+
+func sessionRef(id checkpoint.ID) storage.Ref { return storage.Ref{ID: id} }
