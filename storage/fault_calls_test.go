@@ -83,7 +83,7 @@ func (f failing) at(n int) (hit bool, err error) {
 		return hit, nil
 	}
 	// And so does one after a power cut: a flush that failed made nothing durable.
-	_, err = disk.EachCrash(1, func(s vfstest.State) error {
+	_, err = disk.EachCrash(1, caches, func(s vfstest.State) error {
 		w := newWorld()
 		for _, m := range s.Marks {
 			m.(func(*world))(w)

@@ -160,8 +160,11 @@ func (c *client) delete(id checkpoint.ID) {
 	}
 }
 
+// compact removes some of all, or with nil of everything that was acknowledged.
 func (c *client) compact(session checkpoint.ID, keep int64, all []checkpoint.ID) {
-	// What it removes is among all, the oldest first.
+	if all == nil {
+		all = slices.Collect(maps.Keys(c.w.made))
+	}
 	c.tell(func(w *world) {
 		for _, id := range all {
 			w.going[id] = true

@@ -31,6 +31,8 @@ const (
 
 type op struct {
 	kind     opKind
+	path     string
+	grows    bool // a write beyond the end
 	dir      uint64
 	name     string
 	ino      uint64
@@ -51,7 +53,7 @@ type State struct {
 	Marks []any // what had happened before it
 }
 
-// Crashes is how often, and how completely, Crashes looked.
+// Crashes is how often, and how completely, EachCrash looked.
 type Crashes struct {
 	Points  int // moments at which the power went
 	States  int // different states
@@ -65,13 +67,16 @@ type Crashes struct {
 // may have its old name, its new one or both. Where a moment has more than limit states,
 // limit of them are drawn, and counted as sampled.
 //
+// What is written to the files that cache names, which their owner never flushes, is
+// there up to some moment: none of it, half or all.
+//
 // A moment between two flushes leaves nothing that the moment just before the next flush
 // may not leave as well, so only those are looked at.
-func (d *Disk) EachCrash(limit int, fn func(State) error) (Crashes, error) {
+func (d *Disk) EachCrash(limit int, cache func(path string) bool, fn func(State) error) (Crashes, error) {
 	d.mu.Lock()
 	log := slices.Clone(d.log)
 	d.mu.Unlock()
-	e := &enumeration{base: readImage(d.base), log: log, limit: limit, seen: map[uint64]int{}, fn: fn, rand: rand.New(rand.NewPCG(1, 2))}
+	e := &enumeration{base: readImage(d.base), log: log, limit: limit, cache: cache, seen: map[uint64]int{}, fn: fn, rand: rand.New(rand.NewPCG(1, 2))}
 	for i, o := range log {
 		if o.kind == opSync || o.kind == opSyncDir || o.kind == opSyncFS || o.kind == opDrop {
 			if err := e.at(i); err != nil {
@@ -87,6 +92,7 @@ type enumeration struct {
 	base  *image
 	log   []op
 	limit int
+	cache func(path string) bool
 	seen  map[uint64]int // state to the number of marks that it was shown with
 	fn    func(State) error
 	rand  *rand.Rand
@@ -97,6 +103,7 @@ type enumeration struct {
 type step struct {
 	apply    func(*image)
 	optional bool
+	cache    bool
 }
 
 func (e *enumeration) at(end int) error {
@@ -108,13 +115,26 @@ func (e *enumeration) at(end int) error {
 		}
 	}
 	steps := e.steps(end)
-	var open []int
+	var open, cached []int
 	for i, s := range steps {
-		if s.optional {
+		switch {
+		case s.optional && s.cache:
+			cached = append(cached, i)
+		case s.optional:
 			open = append(open, i)
 		}
 	}
-	show := func(chosen func(n int) bool) error { return e.show(steps, open, chosen, marks) }
+	show := func(chosen func(n int) bool) error {
+		for _, upTo := range []int{0, len(cached) / 2, len(cached)} {
+			if err := e.show(steps, chosen, upTo, marks); err != nil {
+				return err
+			}
+			if len(cached) == 0 {
+				break
+			}
+		}
+		return nil
+	}
 	if len(open) < 30 && 1<<len(open) <= e.limit {
 		for bits := range 1 << len(open) {
 			if err := show(func(n int) bool { return bits>>n&1 == 1 }); err != nil {
@@ -136,25 +156,33 @@ func (e *enumeration) at(end int) error {
 	}
 	for range e.limit {
 		p := e.rand.Float64()
-		if err := show(func(int) bool { return e.rand.Float64() < p }); err != nil {
+		picked := make([]bool, len(open))
+		for i := range picked {
+			picked[i] = e.rand.Float64() < p
+		}
+		if err := show(func(n int) bool { return picked[n] }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *enumeration) show(steps []step, open []int, chosen func(n int) bool, marks []any) error {
+func (e *enumeration) show(steps []step, chosen func(n int) bool, upTo int, marks []any) error {
 	img := e.base.clone()
-	n := 0
-	for i, s := range steps {
-		if s.optional {
-			take := chosen(n)
+	n, cached := 0, 0
+	for _, s := range steps {
+		take := true
+		switch {
+		case s.optional && s.cache:
+			take = cached < upTo
+			cached++
+		case s.optional:
+			take = chosen(n)
 			n++
-			if !take {
-				continue
-			}
 		}
-		steps[i].apply(img)
+		if take {
+			s.apply(img)
+		}
 	}
 	h := img.hash()
 	if shown, ok := e.seen[h]; ok && shown >= len(marks) {
@@ -169,29 +197,39 @@ func (e *enumeration) show(steps []step, open []int, chosen func(n int) bool, ma
 func (e *enumeration) steps(end int) []step {
 	var steps []step
 	for i, o := range e.log[:end] {
-		rest := e.log[i+1 : end]
-		switch o.kind {
-		case opLink:
-			steps = append(steps, step{func(m *image) { m.link(o.dir, o.name, o.ino, o.isDir) }, !flushedDir(rest, o.dir)})
-		case opUnlink:
-			steps = append(steps, step{func(m *image) { m.unlink(o.dir, o.name, o.ino) }, !flushedDir(rest, o.dir)})
-		case opRename:
-			left := flushedDir(rest, o.fromDir)
-			steps = append(steps,
-				step{func(m *image) { m.link(o.dir, o.name, o.ino, false) }, !left && !flushedDir(rest, o.dir)},
-				// The old name goes only after the new one is there: no file system loses both.
-				step{func(m *image) {
-					if m.dirs[o.dir][o.name] == o.ino {
-						m.unlink(o.fromDir, o.fromName, o.ino)
-					}
-				}, !left})
-		case opTruncate:
-			steps = append(steps, step{func(m *image) { m.resize(o.ino, o.off) }, !flushed(rest, o.ino)})
-		case opWrite:
-			steps = append(steps, writeSteps(o, !flushed(rest, o.ino))...)
+		from := len(steps)
+		steps = append(steps, stepsOf(o, e.log[i+1:end])...)
+		for j := range steps[from:] {
+			steps[from+j].cache = e.cache != nil && e.cache(o.path)
 		}
 	}
 	return steps
+}
+
+// stepsOf says what o did, and by the operations after it whether that is certain.
+func stepsOf(o op, rest []op) []step {
+	switch o.kind {
+	case opLink:
+		return []step{{apply: func(m *image) { m.link(o.dir, o.name, o.ino, o.isDir) }, optional: !flushedDir(rest, o.dir)}}
+	case opUnlink:
+		return []step{{apply: func(m *image) { m.unlink(o.dir, o.name, o.ino) }, optional: !flushedDir(rest, o.dir)}}
+	case opRename:
+		left := flushedDir(rest, o.fromDir)
+		return []step{
+			{apply: func(m *image) { m.link(o.dir, o.name, o.ino, false) }, optional: !left && !flushedDir(rest, o.dir)},
+			// The old name goes only after the new one is there: no file system loses both.
+			{apply: func(m *image) {
+				if m.dirs[o.dir][o.name] == o.ino {
+					m.unlink(o.fromDir, o.fromName, o.ino)
+				}
+			}, optional: !left},
+		}
+	case opTruncate:
+		return []step{{apply: func(m *image) { m.resize(o.ino, o.off) }, optional: !flushed(rest, o.ino)}}
+	case opWrite:
+		return writeSteps(o, !flushed(rest, o.ino))
+	}
+	return nil
 }
 
 func flushedDir(rest []op, dir uint64) bool {
@@ -214,13 +252,15 @@ func flushed(rest []op, ino uint64) bool {
 // writeSteps are the length and the sectors of a write; many sectors make up four parts.
 func writeSteps(o op, optional bool) []step {
 	end := o.off + int64(len(o.data))
-	steps := []step{{func(m *image) { m.resize(o.ino, max(end, int64(len(m.files[o.ino])))) }, optional}}
 	if !optional {
-		return append(steps, step{func(m *image) { m.write(o.ino, o.off, o.data) }, false})
+		return []step{{apply: func(m *image) { m.write(o.ino, o.off, o.data) }}}
 	}
-	if len(bytes.Trim(o.data, "\x00")) == 0 {
-		// Zeros beyond the end are there with the length; over something else they are a part.
-		return append(steps, step{func(m *image) { m.write(o.ino, o.off, o.data) }, true})
+	var steps []step
+	if o.grows {
+		steps = append(steps, step{apply: func(m *image) { m.resize(o.ino, max(end, int64(len(m.files[o.ino])))) }, optional: true})
+	}
+	if len(bytes.Trim(o.data, "\x00")) == 0 && o.grows {
+		return steps // zeros beyond the end are there with the length
 	}
 	var cuts []int
 	first := sector - int(o.off%sector)
@@ -234,11 +274,11 @@ func writeSteps(o op, optional bool) []step {
 	for _, to := range append(cuts, len(o.data)) {
 		off, data := o.off+int64(from), o.data[from:to]
 		// A sector on the disk lies within the length, or nobody can read it.
-		steps = append(steps, step{func(m *image) {
+		steps = append(steps, step{apply: func(m *image) {
 			if n := int64(len(m.files[o.ino])); off < n {
 				m.write(o.ino, off, data[:min(int64(len(data)), n-off)])
 			}
-		}, true})
+		}, optional: true})
 		from = to
 	}
 	return steps

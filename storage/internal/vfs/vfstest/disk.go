@@ -157,9 +157,9 @@ func (d *Disk) open(file string, open func() (vfs.File, error), cut bool) (vfs.F
 	ino := d.ino(file)
 	switch {
 	case before != ino:
-		d.log = append(d.log, op{kind: opLink, dir: d.dirIno(file), name: path.Base(file), ino: ino})
+		d.log = append(d.log, op{kind: opLink, path: file, dir: d.dirIno(file), name: path.Base(file), ino: ino})
 	case cut:
-		d.log = append(d.log, op{kind: opTruncate, ino: ino})
+		d.log = append(d.log, op{kind: opTruncate, path: file, ino: ino})
 	}
 	d.opens++
 	return &diskFile{d: d, f: f, ino: ino, path: file}, nil
@@ -185,7 +185,7 @@ func (d *Disk) Mkdir(file string) error {
 	if err := d.mem.Mkdir(file); err != nil {
 		return err
 	}
-	d.log = append(d.log, op{kind: opLink, dir: d.dirIno(file), name: path.Base(file), ino: d.ino(file), isDir: true})
+	d.log = append(d.log, op{kind: opLink, path: file, dir: d.dirIno(file), name: path.Base(file), ino: d.ino(file), isDir: true})
 	return nil
 }
 
@@ -228,7 +228,7 @@ func (d *Disk) rename(name, from, to string, do func(from, to string) error) err
 		return err
 	}
 	d.log = append(d.log, op{
-		kind: opRename, dir: d.dirIno(to), name: path.Base(to), ino: ino, fromDir: d.dirIno(from), fromName: path.Base(from),
+		kind: opRename, path: to, dir: d.dirIno(to), name: path.Base(to), ino: ino, fromDir: d.dirIno(from), fromName: path.Base(from),
 	})
 	return nil
 }
@@ -244,7 +244,7 @@ func (d *Disk) Remove(file string) error {
 	if err := d.mem.Remove(file); err != nil {
 		return err
 	}
-	d.log = append(d.log, op{kind: opUnlink, dir: d.dirIno(file), name: path.Base(file), ino: ino})
+	d.log = append(d.log, op{kind: opUnlink, path: file, dir: d.dirIno(file), name: path.Base(file), ino: ino})
 	return nil
 }
 
@@ -316,9 +316,11 @@ func (f *diskFile) WriteAt(off int64, bufs ...[]byte) (int, error) {
 	if v.Short {
 		data = data[:len(data)/2]
 	}
+	size, serr := f.f.Size()
+	must(serr)
 	n, werr := f.f.WriteAt(off, data)
 	if n > 0 {
-		f.d.log = append(f.d.log, op{kind: opWrite, ino: f.ino, off: off, data: data[:n]})
+		f.d.log = append(f.d.log, op{kind: opWrite, path: f.path, ino: f.ino, off: off, data: data[:n], grows: off+int64(n) > size})
 	}
 	if err == nil {
 		err = werr
@@ -357,7 +359,7 @@ func (f *diskFile) Truncate(size int64) error {
 	if err := f.f.Truncate(size); err != nil {
 		return err
 	}
-	f.d.log = append(f.d.log, op{kind: opTruncate, ino: f.ino, off: size})
+	f.d.log = append(f.d.log, op{kind: opTruncate, path: f.path, ino: f.ino, off: size})
 	return nil
 }
 
