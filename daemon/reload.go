@@ -15,7 +15,7 @@ import (
 // reloader swaps the configuration, one reload at a time.
 type reloader struct {
 	svc    *service
-	path   string // "": the defaults, which cannot change
+	paths  config.Paths
 	level  *slog.LevelVar
 	notify notifier
 	wake   chan struct{} // tells the scrub and retention of new schedules
@@ -32,16 +32,13 @@ func (r *reloader) reload(ctx context.Context) (*rpc.ReloadResult, error) {
 	defer r.mu.Unlock()
 	r.notify.reloading()
 	defer r.notify.ready("serving")
-	old, cfg := r.svc.config(), config.Default()
-	if r.path != "" {
-		var err error
-		if cfg, err = config.Load(r.path); err == nil {
-			err = checkConfig(cfg)
-		}
-		if err != nil {
-			e := checkpoint.Errorf(checkpoint.KindInvalidParams, "the configuration was not changed: %w", err)
-			return nil, e
-		}
+	old := r.svc.config()
+	cfg, file, err := r.paths.Reload()
+	if err == nil {
+		err = checkConfig(cfg)
+	}
+	if err != nil {
+		return nil, checkpoint.Errorf(checkpoint.KindInvalidParams, "the configuration was not changed: %w", err)
 	}
 	level, err := LogLevel(cfg.Log.Level)
 	if err != nil {
@@ -65,7 +62,7 @@ func (r *reloader) reload(ctx context.Context) (*rpc.ReloadResult, error) {
 	default:
 	}
 	r.generation++
-	return &rpc.ReloadResult{Reloaded: true, Config: r.path, Generation: r.generation, NeedsStart: needsStart(old, cfg)}, nil
+	return &rpc.ReloadResult{Reloaded: true, Config: file, Generation: r.generation, NeedsStart: needsStart(old, cfg)}, nil
 }
 
 // needsStart lists the sections that changed and that only a restart brings in.

@@ -139,7 +139,7 @@ func newDaemon(o Options, store storage.Store) (*instance, error) {
 	var once sync.Once
 	s.shutdown = func() { once.Do(func() { close(d.stop) }) }
 	d.reloader = &reloader{
-		svc: s, path: o.Paths.Config, level: o.Level, notify: d.notify, wake: make(chan struct{}, 1), apply: d.apply,
+		svc: s, paths: o.Paths, level: o.Level, notify: d.notify, wake: make(chan struct{}, 1), apply: d.apply,
 	}
 	s.reload = d.reloader.reload
 	if o.started != nil {

@@ -82,6 +82,26 @@ func (s System) Resolve(flags Flags) (*Config, Paths, error) {
 	return c, p, err
 }
 
+// Reload reads the configuration again for a daemon that was started with these paths, and
+// says which file it was: the same one where it was named, else what is in the usual
+// places now, which may have appeared or gone since.
+func (p Paths) Reload() (*Config, string, error) { return Host().reload(p) }
+
+func (s System) reload(p Paths) (*Config, string, error) {
+	file := p.Config
+	if p.ConfigFrom == FromDefault {
+		var err error
+		if file, _, err = s.findConfig(Flags{}); err != nil {
+			return nil, "", err
+		}
+	}
+	if file == "" {
+		return Default(), "", nil
+	}
+	c, err := s.Load(file)
+	return c, file, err
+}
+
 func (s System) pick(flag, variable, configured string) (string, Origin, error) {
 	path, from := flag, FromFlag
 	if path == "" {

@@ -130,6 +130,28 @@ func TestConfigurationFilesInTheirOrder(t *testing.T) {
 	}
 }
 
+func TestReloadFindsAFileThatAppearedAndForgetsOneThatWent(t *testing.T) {
+	s := testSystem(t, os.Getuid(), nil)
+	_, p, err := s.Resolve(Flags{Socket: "/s", DataDir: "/d"})
+	if err != nil || p.Config != "" {
+		t.Fatal(p, err)
+	}
+	etc := write(t, s.Root+"/etc/forge-cpd/config.yaml", "log: {level: warn}\n")
+	if c, file, err := s.reload(p); err != nil || file != etc || c.Log.Level != "warn" {
+		t.Errorf("appeared: %q, %v", file, err)
+	}
+	if err := os.Remove(etc); err != nil {
+		t.Fatal(err)
+	}
+	if c, file, err := s.reload(p); err != nil || file != "" || c.Log.Level != "info" {
+		t.Errorf("went: %q, %v", file, err)
+	}
+	p.Config, p.ConfigFrom = etc, FromFlag
+	if _, _, err := s.reload(p); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a named file that went: %v", err)
+	}
+}
+
 func TestTooLongASocketPathIsRefusedWithItsLength(t *testing.T) {
 	long := "/" + strings.Repeat("a", MaxSocketPath-1)
 	s := testSystem(t, os.Getuid(), nil)
