@@ -75,3 +75,30 @@ func TestExportAndImportOverTheWire(t *testing.T) {
 		t.Errorf("uid %d made the daemon watch %v", sess.OwnerUID, cfg.Watch)
 	}
 }
+
+func TestAnImportCannotWriteIntoAnothersSession(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to be two users")
+	}
+	from := start(t, memoryOptions(t)).dial()
+	s := from.session(obj{})
+	from.call("checkpoint.create", obj{"session_id": s.ID, "message": "planted", "state": 1}, nil)
+	var page json.RawMessage
+	from.call("store.export", obj{}, &page)
+
+	o := memoryOptions(t)
+	o.Config.Socket.AllowedUIDs, o.Config.Socket.Mode = []uint32{12345}, "0666"
+	if err := os.Chmod(filepath.Dir(filepath.Dir(o.Paths.Socket)), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, o)
+	d.dial().session(obj{"session_id": s.ID})
+	var r struct {
+		Imported int
+		Rejected []any
+	}
+	d.peerOn(dialAs(t, o.Paths.Socket, 12345)).call("store.import", obj{"data": page}, &r)
+	if c := d.dial().latest(s.ID); c != nil || r.Imported != 0 || len(r.Rejected) != 1 {
+		t.Errorf("%+v, and the session's newest is %v", r, c)
+	}
+}
