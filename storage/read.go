@@ -57,17 +57,27 @@ func (s *dirStore) Get(_ context.Context, id checkpoint.ID) (*Stored, error) {
 
 // load reads and verifies one checkpoint, wherever its bytes are by now.
 func (s *dirStore) load(l location) (*Stored, error) {
+	l, p, err := s.loadParsed(l)
+	if err != nil {
+		return nil, err
+	}
+	return s.stored(l, p)
+}
+
+// loadParsed looks again when the bytes moved, from the journal to their file or into
+// quarantine, while they were read.
+func (s *dirStore) loadParsed(l location) (location, *parsed, error) {
 	for try := 0; ; try++ {
 		p, err := s.readAt(l)
 		if err == nil {
-			return s.stored(l, p)
+			return l, p, nil
 		}
 		again, findErr := s.find(l.id)
 		if findErr != nil {
-			return nil, findErr // deleted meanwhile
+			return l, nil, findErr // deleted meanwhile
 		}
 		if again.p == l.p && again.corrupt == l.corrupt || try > 2 {
-			return nil, s.readFailed(again, err)
+			return l, nil, s.readFailed(again, err)
 		}
 		l = again
 	}
@@ -179,11 +189,8 @@ func (s *dirStore) readParsed(id checkpoint.ID) (*parsed, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.readAt(l)
-	if err != nil {
-		return nil, s.readFailed(l, err)
-	}
-	return p, nil
+	_, p, err := s.loadParsed(l)
+	return p, err
 }
 
 func (s *dirStore) Latest(_ context.Context, session checkpoint.ID) (*Stored, error) {

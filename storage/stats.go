@@ -78,7 +78,7 @@ func (s *dirStore) Usage(_ context.Context, id checkpoint.ID) (Usage, error) {
 	s.mu.RUnlock()
 	seen := map[string]bool{}
 	for _, l := range locations {
-		p, err := s.readAt(l)
+		_, p, err := s.loadParsed(l)
 		if err != nil {
 			continue // damage is counted elsewhere
 		}
