@@ -339,9 +339,17 @@ func TestDisableAndRemove(t *testing.T) {
 		if st := e.Status(off); st.Taken != 1 || len(st.NextRuns) != 0 {
 			t.Errorf("disabled: %+v", st)
 		}
-		mustSet(t, e, gone, cfg, time.Time{}, nil) // reopened before anything was saved? counts stay
-		if raw := k.states[gone]; raw == nil {
-			t.Error("a removed session's state was not saved")
+		if st, err := decodeSaved(k.states[gone]); err != nil || st.Taken != 1 {
+			t.Errorf("a removed session's state was not saved: %+v, %v", st, err)
+		}
+		// Reopened before anything was saved, the counts are there all the same.
+		if _, err := e.Trigger(t.Context(), Trigger{Session: off, Cause: checkpoint.CauseBranchSwitch}); err != nil {
+			t.Fatal(err)
+		}
+		e.Remove(off)
+		mustSet(t, e, off, cfg, time.Time{}, k.states[off])
+		if st := e.Status(off); st.Taken != 2 {
+			t.Errorf("reopened: %+v", st)
 		}
 		stop()
 	})

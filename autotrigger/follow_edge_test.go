@@ -161,3 +161,15 @@ func TestTooLargeTranscriptIsTold(t *testing.T) {
 		t.Errorf("%d with the file, %d told", with, told)
 	}
 }
+
+func TestPrefixNoticesARewrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "t.jsonl")
+	must(t, os.WriteFile(path, []byte("one\ntwo\n"), 0o600))
+	f, info, err := openRegular(path)
+	must(t, err)
+	defer f.Close()
+	x := &prefix{file: f, info: info, limit: 100}
+	if !x.agrees([]byte("two"), 8) || x.agrees([]byte("owt"), 8) || x.agrees([]byte("three"), 14) {
+		t.Error("the bytes that are kept are not compared with those that were parsed")
+	}
+}
