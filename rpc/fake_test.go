@@ -40,7 +40,12 @@ func newFake() *fake {
 	}
 }
 
-func (f *fake) Disconnected(p Peer) { f.gone <- p.ConnID() }
+func (f *fake) Disconnected(p Peer) {
+	select {
+	case f.gone <- p.ConnID():
+	default: // a test that does not look
+	}
+}
 
 func (f *fake) Info(ctx context.Context, _ NoParams) (*Info, error) {
 	return &Info{Name: "forge-cpd", API: APIVersion, PID: PeerFrom(ctx).PID(), Capabilities: []string{}}, nil

@@ -1,0 +1,21 @@
+// What each client does: make a session, keep a state, list, restore, meet an error.
+const assert = require("node:assert");
+
+const state = { turn: 3, text: "zwölf Boxkämpfer \u{1f600}", list: [1, 2.5, null] };
+
+async function check(call) {
+  const session = await call("session.create", { name: "foreign" });
+  const made = await call("checkpoint.create", { session_id: session.id, message: "one", tags: ["a"], state });
+  const list = await call("checkpoint.list", { session_id: session.id });
+  assert.deepStrictEqual(list.checkpoints.map((c) => c.id), [made.checkpoint_id]);
+  const back = await call("checkpoint.restore", { session_id: session.id, checkpoint_id: made.checkpoint_id });
+  assert.deepStrictEqual(back.state, state);
+  await assert.rejects(call("checkpoint.get", { checkpoint_id: session.id }), (e) => {
+    assert.strictEqual(e.code, -32001);
+    assert.strictEqual(e.data.kind, "not_found");
+    return true;
+  });
+  return session.id;
+}
+
+module.exports = { check, state };
