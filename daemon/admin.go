@@ -2,10 +2,8 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
-	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
 	"github.com/forge-cpd/forge-cpd/rpc"
 	"github.com/forge-cpd/forge-cpd/storage"
 )
@@ -70,49 +68,4 @@ func (s *service) StoreExport(ctx context.Context, p *rpc.ExportParams) (rpc.Raw
 		return nil, err
 	}
 	return page.JSON, nil
-}
-
-// StoreImport takes one page in.
-func (s *service) StoreImport(ctx context.Context, p *rpc.ImportParams) (*rpc.ImportResult, error) {
-	if err := s.notDraining(ctx); err != nil {
-		return nil, err
-	}
-	owner := s.uid
-	if peer := rpc.PeerFrom(ctx); peer != nil {
-		owner = peer.UID()
-	}
-	r, err := s.store.Import(context.WithoutCancel(ctx), p.Data, owner)
-	if err != nil {
-		return nil, err
-	}
-	out := &rpc.ImportResult{Imported: r.Imported, Skipped: r.Skipped, Renumbered: r.Renumbered, Rejected: []rpc.Rejected{}}
-	for _, q := range r.Rejected {
-		out.Rejected = append(out.Rejected, rpc.Rejected(q))
-	}
-	return out, s.automateImported(ctx, p.Data)
-}
-
-// automateImported starts the automation of the sessions that a page brought.
-func (s *service) automateImported(ctx context.Context, page []byte) error {
-	list := rawjson.Member(page, "sessions")
-	if len(list) == 0 || list[0] != '[' {
-		return nil
-	}
-	return rawjson.Elements(list, func(_ int, v []byte) error {
-		var named struct {
-			ID   checkpoint.ID   `json:"id"`
-			Auto json.RawMessage `json:"auto"`
-		}
-		if json.Unmarshal(v, &named) != nil || len(named.Auto) == 0 {
-			return nil // rejected by the store, or nothing to start
-		}
-		sess, err := s.store.Session(ctx, storage.Ref{ID: named.ID})
-		if isNotFound(err) || err == nil && (sess.Status == checkpoint.Closed || sess.Auto == nil) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return s.automate(ctx, sess)
-	})
 }

@@ -287,11 +287,6 @@ func (im *importer) add(t *tx, in *incoming, restore map[checkpoint.ID]record) e
 		t.sessions[d.session].grown = true
 	}
 	v := t.session(d.session)
-	if im.owner != 0 && t.ownerOf(d.session) != im.owner {
-		// Another user's session is not there for this one, and its id is taken.
-		im.result.Rejected = append(im.result.Rejected, Rejected{d.id.String(), "its session's id is taken: import it as the user who made that session, or as root"})
-		return nil
-	}
 	if im.taken(t, d.sequence) {
 		in.again.Context.ImportedSequence = d.sequence
 		fresh, err := newDraft(in.again)
@@ -326,14 +321,6 @@ func (im *importer) add(t *tx, in *incoming, restore map[checkpoint.ID]record) e
 		t.events++
 	}
 	return nil
-}
-
-// ownerOf tells whose a session is that t.session found.
-func (t *tx) ownerOf(id checkpoint.ID) uint32 {
-	if v := t.sessions[id]; v != nil && v.meta != nil {
-		return v.meta.OwnerUID
-	}
-	return t.s.index.bySess[id].meta.OwnerUID
 }
 
 // taken says that the number was given before, here or on this page; what was deleted
