@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -56,8 +57,12 @@ func start(cmd *exec.Cmd, dir, sock string) (putter, error) {
 	if err := os.MkdirAll(filepath.Dir(sock), 0o700); err != nil {
 		return nil, err
 	}
-	cmd.Stderr = os.Stderr
-	cmd.Env = append(os.Environ(), "FORGE_CPD_CONFIG=")
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -71,7 +76,8 @@ func start(cmd *exec.Cmd, dir, sock string) (putter, error) {
 		if time.Now().After(deadline) {
 			cmd.Process.Kill()
 			cmd.Wait()
-			return nil, fmt.Errorf("%s does not answer on %s: %w", cmd.Path, sock, err)
+			said, _ := os.ReadFile(log.Name()) // what it says beside the error that is returned
+			return nil, fmt.Errorf("%s does not answer on %s: %w\n%s", cmd.Path, sock, err, said)
 		}
 	}
 }
@@ -193,7 +199,7 @@ func (d *daemon) close() error {
 	for _, w := range d.conns {
 		w.c.Close()
 	}
-	d.cmd.Process.Signal(os.Interrupt)
+	d.cmd.Process.Signal(syscall.SIGTERM)
 	done := make(chan error, 1)
 	go func() { done <- d.cmd.Wait() }()
 	select {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"net"
-	"os"
 	"os/signal"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sourcegraph/jsonrpc2"
@@ -18,7 +18,7 @@ import (
 // serveStub answers on a socket with nothing behind it: "plain" is jsonrpc2 as it comes,
 // "wire" is forge-cpd's own server.
 func serveStub(mode, sock string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	l, err := net.Listen("unix", sock)
 	if err != nil {
@@ -31,7 +31,7 @@ func serveStub(mode, sock string) error {
 			<-ctx.Done()
 			s.Shutdown(context.Background())
 		}()
-		return s.Serve(ctx, l)
+		return s.Serve(context.Background(), l)
 	}
 	go func() {
 		<-ctx.Done()
