@@ -20,6 +20,8 @@ type sessionDisk struct {
 	made     bool
 	manifest hash.Hash // over the whole manifest; nil: read it first
 	bytes    int64
+	// settings is what the manifest says of the session, to mend session.json with.
+	settings [sha256.Size]byte
 }
 
 func sessionDir(id checkpoint.ID) string { return "sessions/" + id.String() }
@@ -411,7 +413,18 @@ func (s *dirStore) writeManifest(j *sessionJob) error {
 	if err != nil {
 		return err
 	}
-	pin, _, err := encodeRecord(record{Type: recDescribed, Sum: sum})
+	pinned := record{Type: recDescribed, Sum: sum}
+	settings := meta
+	settings.HeadID, settings.UpdatedAt = checkpoint.ID{}, settings.CreatedAt
+	raw, err := encode(&settings)
+	if err != nil {
+		return err
+	}
+	settingsSum := sha256.Sum256(raw)
+	if settingsSum != d.settings {
+		pinned.Session = &settings
+	}
+	pin, _, err := encodeRecord(pinned)
 	if err != nil {
 		return err
 	}
@@ -440,7 +453,7 @@ func (s *dirStore) writeManifest(j *sessionJob) error {
 	if err := s.fs.SyncDir(dir); err != nil {
 		return err
 	}
-	d.manifest, d.bytes = h, d.bytes+int64(len(body))
+	d.manifest, d.bytes, d.settings = h, d.bytes+int64(len(body)), settingsSum
 	j.lines, j.notes = nil, nil // a later step that fails does not write them twice
 	return nil
 }

@@ -25,7 +25,7 @@ func (s *dirStore) quarantine(id checkpoint.ID, from, problem string, summary []
 		note.File = name
 	}
 	if err := s.writeNote(name, note); err != nil {
-		return err
+		return s.unlessReadOnly(note, err)
 	}
 	if note.File != "" {
 		if err := s.fs.RenameNew(from, name); err != nil {
@@ -49,11 +49,22 @@ func (s *dirStore) quarantineCopy(from string, b []byte, problem string) error {
 		Type: recQuarantine, Path: from, Problem: problem, At: s.opts.Now().UTC(), File: name, Bytes: int64(len(b)), Sum: hexSum(b),
 	}
 	if err := s.createFile(name, b); err != nil {
-		return err
+		return s.unlessReadOnly(note, err)
 	}
 	if err := s.writeNote(name, note); err != nil {
 		return err
 	}
+	s.remember(note)
+	return nil
+}
+
+// unlessReadOnly lets damage on a medium that cannot be written stay where it is; it is
+// known as long as the store is open.
+func (s *dirStore) unlessReadOnly(note record, err error) error {
+	if !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	note.File = ""
 	s.remember(note)
 	return nil
 }
@@ -115,6 +126,7 @@ func (s *dirStore) loadQuarantine() error {
 		}
 		s.know(note)
 	}
+	s.knownBefore = append([]Problem(nil), s.problems...)
 	return nil
 }
 

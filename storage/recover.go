@@ -22,10 +22,10 @@ import (
 // that are not files yet. It may be cut anywhere and run again.
 func (s *dirStore) recover() error {
 	s.journal = journal{fs: s.fs, opts: &s.opts, group: 1, prepared: make(chan preparedSegment, 1)}
-	if err := s.readHead(); err != nil {
+	if err := s.loadQuarantine(); err != nil {
 		return err
 	}
-	if err := s.loadQuarantine(); err != nil {
+	if err := s.readHead(); err != nil {
 		return err
 	}
 	reads, err := s.readJournal()
@@ -343,6 +343,7 @@ func (s *dirStore) readSession(l *sessionLoad, c *journalChanges) error {
 			err = &damageError{"it describes something else"}
 		}
 		if err != nil {
+			meta = record{}
 			if qerr := s.quarantine(checkpoint.ID{}, l.dir+"/session.json", err.Error(), nil); qerr != nil {
 				return qerr
 			}
@@ -359,7 +360,7 @@ func (s *dirStore) readSession(l *sessionLoad, c *journalChanges) error {
 		l.meta = *meta.Session
 	} else {
 		l.meta = sessionMeta{Session: checkpoint.Session{
-			ID: l.id, Name: "recovered", Status: checkpoint.Closed, OwnerUID: uint32(os.Getuid()),
+			ID: l.id, Name: "recovered", Status: checkpoint.Active, OwnerUID: uint32(os.Getuid()),
 			CreatedAt: s.opts.Now().UTC(), UpdatedAt: s.opts.Now().UTC(),
 		}}
 		meta.Bytes = -1
@@ -393,11 +394,17 @@ func (s *dirStore) readManifest(l *sessionLoad, meta *record, c *journalChanges)
 	}
 	state := s.manifestState(b)
 	if problem != "" {
-		if err := s.quarantineCopy(path, b, problem); err != nil {
-			return err
+		if meta.Session != nil || state.broken {
+			if err := s.quarantineCopy(path, b, problem); err != nil {
+				return err
+			}
 		}
 		if err := s.addListed(l, state); err != nil {
 			return err
+		}
+		if meta.Session == nil && state.session != nil && state.session.ID == l.id {
+			l.meta = *state.session
+			l.meta.HeadID = state.newest()
 		}
 		l.hash, l.pinned = nil, 0
 		s.mu.Lock()
@@ -418,6 +425,8 @@ type manifestState struct {
 	added   map[checkpoint.ID]record
 	notes   map[checkpoint.ID]record
 	removed map[string]bool // file names
+	broken  bool            // some line does not verify
+	session *sessionMeta    // the settings that it told of last
 }
 
 // manifestState reads what lines verify.
@@ -426,11 +435,16 @@ func (s *dirStore) manifestState(b []byte) *manifestState {
 	for _, l := range splitLines(b) {
 		r, err := parseRecord(l)
 		if err != nil {
+			m.broken = true
 			continue
 		}
 		switch r.Type {
 		case recAdded:
 			m.added[r.CheckpointID] = r
+		case recDescribed:
+			if r.Session != nil {
+				m.session = r.Session
+			}
 		case recAnnotations:
 			m.notes[r.CheckpointID] = r
 		case recRemoved:
@@ -474,6 +488,17 @@ func (s *dirStore) mendManifests() {
 		}
 	}
 	s.repair = nil
+}
+
+// newest is the head that a session most likely had.
+func (m *manifestState) newest() (id checkpoint.ID) {
+	var number uint64
+	for _, r := range m.added {
+		if r.Number > number {
+			id, number = r.CheckpointID, r.Number
+		}
+	}
+	return id
 }
 
 // addListed finds checkpoints that a damaged manifest does not tell of by their files.

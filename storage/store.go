@@ -42,6 +42,7 @@ type dirStore struct {
 	notes           map[checkpoint.ID][]checkpoint.Annotation
 	damaged         map[checkpoint.ID]Problem
 	problems        []Problem
+	knownBefore     []Problem // those that were in quarantine when the store was opened
 	damagedSums     map[checkpoint.ID][]byte
 	repair          []checkpoint.ID // sessions whose manifest is written anew
 	sequence        uint64

@@ -1,0 +1,132 @@
+package storage
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
+)
+
+// flip changes a byte in the middle of a file.
+func flip(t *testing.T, fsys vfs.FS, path string) {
+	t.Helper()
+	f, err := fsys.Open(path, os.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, size/2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(size/2, []byte{b[0] ^ 1}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func files(t *testing.T, fsys vfs.FS, dir string) (out []string) {
+	t.Helper()
+	entries, err := fsys.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		path := strings.TrimPrefix(dir+"/"+e.Name, "/")
+		if e.Mode.IsDir() {
+			out = append(out, files(t, fsys, path)...)
+		} else {
+			out = append(out, path)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// TestEveryFileIsWatched damages one file after the other of a store at rest.
+func TestEveryFileIsWatched(t *testing.T) {
+	mem := vfs.NewMem()
+	s := openAt(t, mem, Options{})
+	id := newSession(t, s, "k")
+	var made []checkpoint.Receipt
+	for range 3 {
+		made = append(made, create(t, s, id, `{"a":1}`))
+	}
+	if _, err := s.Annotate(t.Context(), made[0].CheckpointID, "n", checkpoint.Info); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(t.Context(), s, &NewCheckpoint{SessionID: id, Files: []FileContent{{Path: "f", Content: []byte("content")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files(t, mem, "") {
+		if strings.HasPrefix(path, "index/") || strings.HasPrefix(path, "tmp/") || path == "LOCK" {
+			continue
+		}
+		if info, err := mem.Lstat(path); err != nil || info.Size == 0 {
+			continue
+		}
+		t.Run(path, func(t *testing.T) {
+			disk := mem.Clone()
+			flip(t, disk, path)
+			before := strings.Join(files(t, disk, ""), "\n")
+			r, err := Fsck(t.Context(), Options{FS: disk}, false)
+			if path == "FORMAT" {
+				if !errors.Is(err, checkpoint.ErrCorrupt) {
+					t.Fatal(err)
+				}
+			} else if err != nil || !names(r, path) {
+				t.Fatalf("without repair: %+v %v", r, err)
+			}
+			if after := strings.Join(files(t, disk, ""), "\n"); after != before {
+				t.Fatalf("fsck without repair changed\n%s\nto\n%s", before, after)
+			}
+			if r, err = Fsck(t.Context(), Options{FS: disk}, true); err != nil || !names(r, path) {
+				t.Fatalf("with repair: %+v %v", r, err)
+			}
+			if r, err = Fsck(t.Context(), Options{FS: disk}, false); err != nil || len(r.Problems) > 0 {
+				t.Fatalf("after repair: %+v %v", r, err)
+			}
+			again := openAt(t, disk, Options{})
+			sound := 0
+			for _, m := range made {
+				st, err := again.Get(t.Context(), m.CheckpointID)
+				if err == nil && st.Summary.Checksum == m.Checksum {
+					sound++
+				} else if !errors.Is(err, checkpoint.ErrCorrupt) {
+					t.Fatal(err)
+				}
+			}
+			if want := 3; sound < want-1 || !strings.Contains(path, "/checkpoints/") && sound != want {
+				t.Fatalf("%d of %d are served", sound, want)
+			}
+			if got := list(t, again, Query{SessionID: id}); len(got) != 4 {
+				t.Fatalf("%d are listed", len(got))
+			}
+			if v, err := again.Session(t.Context(), Ref{Key: "k"}); err != nil || v.ID != id || v.Name != "test" {
+				t.Fatalf("%+v %v", v, err)
+			}
+			if r := create(t, again, id, `{}`); r.Sequence <= made[2].Sequence {
+				t.Fatalf("number %d again", r.Sequence)
+			}
+		})
+	}
+}
+
+func names(r Report, path string) bool {
+	for _, p := range r.Problems {
+		if p.Path == path {
+			return true
+		}
+	}
+	return false
+}
