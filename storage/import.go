@@ -37,8 +37,8 @@ type importer struct {
 	release  []func()
 }
 
-// Import takes a page as one change: all of what it does not reject, or nothing. Sessions
-// keep the owner that the page gives them; owner has those that the page does not describe.
+// Import takes a page as one change: all of what it does not reject, or nothing. The
+// sessions it makes are owner's; with owner 0 they keep the owner that the page gives them.
 func (s *dirStore) Import(_ context.Context, page []byte, owner uint32) (ImportResult, error) {
 	im := &importer{s: s, owner: owner, result: ImportResult{Rejected: []Rejected{}}}
 	defer func() {
@@ -260,6 +260,9 @@ func (im *importer) apply(t *tx) error {
 func (im *importer) addSession(t *tx, v checkpoint.Session) error {
 	if t.session(v.ID) != nil {
 		return nil
+	}
+	if im.owner != 0 {
+		v.OwnerUID = im.owner // only root makes sessions for others
 	}
 	if _, taken := t.keys[v.Key]; v.Key != "" && (taken || t.s.index.byKey[v.Key] != nil) {
 		v.Key = "" // another session has it; this one is found by its id

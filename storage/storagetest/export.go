@@ -44,7 +44,7 @@ func (h *harness) importAll(pages [][]byte) storage.ImportResult {
 	h.Helper()
 	total := storage.ImportResult{Rejected: []storage.Rejected{}}
 	for _, p := range pages {
-		r, err := h.s.Import(h.Context(), p, 1000)
+		r, err := h.s.Import(h.Context(), p, 0)
 		h.must(err)
 		total.Imported += r.Imported
 		total.Skipped += r.Skipped
