@@ -96,6 +96,7 @@ func (e *Engine) armAll(ctx context.Context) {
 		if err := s.files.arm(ctx); err != nil {
 			e.failed(s, Trigger{Session: s.id, Cause: checkpoint.CauseFileChange}, err)
 		}
+		e.saveBeginning(ctx, s, s.files)
 	}
 }
 
@@ -145,6 +146,9 @@ func (e *Engine) Set(ctx context.Context, id checkpoint.ID, cfg *checkpoint.Auto
 	}
 	e.touch(s, e.opts.SaveEvery)
 	e.mu.Unlock()
+	if armed && fresh != nil {
+		e.saveBeginning(ctx, s, fresh)
+	}
 	return err
 }
 
@@ -205,7 +209,7 @@ func (e *Engine) Status(id checkpoint.ID) Status {
 	if s == nil {
 		return Status{}
 	}
-	st := Status{Taken: s.taken, Skipped: s.skipped, Failed: s.failed, LastRun: s.lastRun, LastError: s.lastError}
+	st := Status{NextRuns: []time.Time{}, Taken: s.taken, Skipped: s.skipped, Failed: s.failed, LastRun: s.lastRun, LastError: s.lastError}
 	now := wall()
 	if at := s.intervalAt(now); !at.IsZero() {
 		if at.Before(now) {

@@ -177,6 +177,17 @@ func (f *files) save() map[string]*savedFollow {
 	return out
 }
 
+// began tells whether a transcript is followed that was not before.
+func (f *files) began() bool {
+	any := false
+	for _, w := range f.watches {
+		if w.follow != nil && w.follow.first {
+			w.follow.first, any = false, true
+		}
+	}
+	return any
+}
+
 func followKey(w checkpoint.Watch) string { return w.Format + ":" + w.Path }
 
 // arm watches. Called while setting is held, so the watcher runs or is yet to.

@@ -29,6 +29,7 @@ type follower struct {
 	literal string // the watch's path when it is no glob: always captured
 
 	reading sync.Mutex
+	first   bool // nothing was saved of it yet; guarded by the engine's setting
 
 	mu    sync.Mutex // guards what follows; never held while a checkpoint is taken
 	since time.Time
@@ -88,6 +89,7 @@ func (f *follower) start() error {
 		return err
 	}
 	first := f.since.IsZero()
+	f.first = first
 	if first {
 		f.mu.Lock()
 		f.since = wall()

@@ -171,6 +171,34 @@ func TestFollowOverRestarts(t *testing.T) {
 	}
 }
 
+// A daemon that was killed right after it began has saved where: a transcript that grew
+// meanwhile is read from there, not from its new end.
+func TestFollowAfterACrashMissesNothing(t *testing.T) {
+	data := transcriptData(t, "claude-code-a")
+	for _, there := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "t.jsonl")
+		if there {
+			write(t, path, nil)
+		}
+		k := &taker{}
+		id := checkpoint.NewID()
+		crashed := New(Options{Take: k.take, Save: k.save})
+		stop := start(t, crashed)
+		mustSet(t, crashed, id, following(path), time.Time{}, nil)
+		k.mu.Lock()
+		last := k.states[id] // what the disk holds when the daemon is killed
+		k.mu.Unlock()
+		stop()
+		write(t, path, data)
+		e := New(Options{Take: k.take})
+		mustSet(t, e, id, following(path), time.Time{}, last)
+		stop = start(t, e)
+		eventually(t, "all calls", func() bool { return len(k.requests()) >= 28 })
+		stop()
+		checkCalls(t, k.got, path, data, 28, 1)
+	}
+}
+
 // A daemon that was killed has saved nothing since: ids derived from the call make the
 // taker answer with what is there.
 func TestFollowAfterACrashRepeatsOnlyKnownCalls(t *testing.T) {

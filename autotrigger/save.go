@@ -82,3 +82,16 @@ func (e *Engine) saveOne(ctx context.Context, s *session) {
 		e.touch(s, e.opts.SaveCounts)
 	}
 }
+
+// saveBeginning saves at once where the following of transcripts began, so that a crash
+// does not make it begin again behind what was written meanwhile. Later places may be
+// lost: what is read again makes the same checkpoints.
+func (e *Engine) saveBeginning(ctx context.Context, s *session, f *files) {
+	if e.opts.Save == nil || !f.began() {
+		return
+	}
+	e.mu.Lock()
+	delete(e.unsaved, s)
+	e.mu.Unlock()
+	e.saveOne(ctx, s)
+}
