@@ -56,7 +56,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() {
+		begin := time.Now()
+		err = errors.Join(err, store.Close())
+		o.Logger.Info("the store is closed", "after", time.Since(begin).Round(time.Millisecond))
+	}()
 	d, err := newDaemon(o, store)
 	if err != nil {
 		return err
@@ -255,7 +259,7 @@ func (d *instance) drain(served <-chan struct{}) error {
 	for _, id := range d.svc.pending.waiting() {
 		d.svc.takeUnsaved(last, id, "the daemon stopped")
 	}
-	d.o.Logger.Info("stopped", "after", time.Since(begin).Round(time.Millisecond))
+	d.o.Logger.Info("every request is answered; what is left is publishing the journal", "after", time.Since(begin).Round(time.Millisecond))
 	return err
 }
 
