@@ -194,7 +194,7 @@ func sessionShowCmd(a *app) *cobra.Command {
 func (a *app) sessionDetails(s checkpoint.Session, now time.Time) error {
 	last, parent, auto, head := "none yet", "", "off", ""
 	if s.Last != nil {
-		last = fmt.Sprintf("%s  #%d, %s ago", s.Last.ID, s.Last.Sequence, age(s.Last.Timestamp, now))
+		last = fmt.Sprintf("%s  #%d, %s", s.Last.ID, s.Last.Sequence, moment(s.Last.Timestamp, now))
 	}
 	if s.Parent != nil {
 		parent = fmt.Sprintf("checkpoint %s of session %s", s.Parent.CheckpointID, s.Parent.SessionID)
@@ -214,6 +214,9 @@ func (a *app) sessionDetails(s checkpoint.Session, now time.Time) error {
 
 // moment is a time in the reader's zone, and how long ago it was.
 func moment(t, now time.Time) string {
+	if now.Sub(t) < time.Second {
+		return t.Local().Format("2006-01-02 15:04:05 MST") + " (now)"
+	}
 	return fmt.Sprintf("%s (%s ago)", t.Local().Format("2006-01-02 15:04:05 MST"), age(t, now))
 }
 

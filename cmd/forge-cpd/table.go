@@ -18,7 +18,7 @@ type table struct {
 type column struct {
 	title string
 	right bool // numbers
-	flex  bool // may be cut, down to 12 characters
+	flex  bool // may be cut, down to 12 characters, or 28 while a column can go
 	keep  int  // 0: always there; else the higher stays the longer
 	paint func(string) string
 }
@@ -80,16 +80,20 @@ func (t *table) fit(widths []int, width int) []int {
 	if width == 0 {
 		return shown
 	}
-	const narrowest = 12
+	const narrowest, readable = 12, 28
 	for {
+		least := narrowest
+		if t.droppable(shown) { // rather lose a column than what can be read
+			least = readable
+		}
 		total := -2
 		for _, i := range shown {
 			total += widths[i] + 2
 		}
 		over := total - width
 		for _, i := range shown {
-			if over > 0 && t.columns[i].flex && widths[i] > narrowest {
-				cut := min(over, widths[i]-narrowest)
+			if over > 0 && t.columns[i].flex && widths[i] > least {
+				cut := min(over, widths[i]-least)
 				if t.droppable(shown) && cut < over {
 					continue // a column will go: see then how much must be cut
 				}

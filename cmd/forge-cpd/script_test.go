@@ -1,0 +1,145 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// builtBinary builds the real program once for all scripts: an automatic start must find a
+// program that serves, and a test's own binary is none.
+var builtBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "forge-cpd-bin")
+	if err != nil {
+		return "", err
+	}
+	binDir = dir
+	for name, v := range map[string]string{"forge-cpd": "v1.2.0", "forge-cpd-old": "v1.1.0"} {
+		out, err := exec.Command("go", "build", "-ldflags", "-X main.version="+v, "-o", filepath.Join(dir, name), ".").CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("building: %w\n%s", err, out)
+		}
+	}
+	return dir, nil
+})
+
+var binDir string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if binDir != "" {
+		if err := os.RemoveAll(binDir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// TestScripts runs the scripts in testdata/script: each has a machine of its own, with
+// home, socket and data directory, and a daemon that the first command starts.
+func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts real daemons")
+	}
+	bin, err := builtBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		Deadline:            time.Now().Add(90 * time.Second),
+		RequireExplicitExec: true,
+		Setup:               func(env *testscript.Env) error { return setupMachine(env, bin) },
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": cmdExits,
+			"fifty": cmdFifty,
+			"keep":  cmdKeep,
+		},
+	})
+}
+
+func setupMachine(env *testscript.Env, bin string) error {
+	run, err := os.MkdirTemp("/tmp", "fc") // sockets want short paths
+	if err != nil {
+		return err
+	}
+	home := filepath.Join(env.WorkDir, "home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return err
+	}
+	for k, v := range map[string]string{
+		"HOME": home, "XDG_STATE_HOME": "", "XDG_CONFIG_HOME": "", "XDG_RUNTIME_DIR": "", "NO_COLOR": "1",
+		"PATH": bin + string(os.PathListSeparator) + os.Getenv("PATH"), "RUN": run, "BIN": bin,
+		"FORGE_CPD_SOCKET": filepath.Join(run, "d", "s"), "FORGE_CPD_DATA_DIR": filepath.Join(env.WorkDir, "data"),
+		"FORGE_CPD_CONFIG": "", "FORGE_CPD_NO_SYSTEMD": "1", "TZ": "UTC",
+	} {
+		env.Setenv(k, v)
+	}
+	env.Defer(func() {
+		cmd := exec.Command(filepath.Join(bin, "forge-cpd"), "--no-start", "call", "daemon.shutdown")
+		cmd.Env = env.Vars
+		_ = cmd.Run() // there may be none
+		_ = os.RemoveAll(run)
+	})
+	return nil
+}
+
+// cmdExits runs a program and wants its exit status: exits 4 forge-cpd show x.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS PROGRAM ARGS...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	if exit, ok := err.(*exec.ExitError); ok {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit status %d, want %s", code, args[0])
+	}
+}
+
+// cmdFifty runs fifty copies of a command at once; each must succeed.
+func cmdFifty(ts *testscript.TestScript, _ bool, args []string) {
+	var wg sync.WaitGroup
+	errs := make([]error, 50)
+	for i := range errs {
+		wg.Go(func() {
+			cmd := exec.Command(filepath.Join(ts.Getenv("BIN"), args[0]), args[1:]...)
+			cmd.Dir, cmd.Env = ts.Getenv("WORK"), scriptEnv(ts)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				errs[i] = fmt.Errorf("%w: %s", err, out)
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		ts.Check(err)
+	}
+}
+
+func scriptEnv(ts *testscript.TestScript) []string {
+	var env []string
+	for _, k := range []string{"HOME", "PATH", "FORGE_CPD_SOCKET", "FORGE_CPD_DATA_DIR", "FORGE_CPD_NO_SYSTEMD", "NO_COLOR"} {
+		env = append(env, k+"="+ts.Getenv(k))
+	}
+	return env
+}
+
+// cmdKeep puts the last command's output, less its new line, into a variable: keep ID.
+func cmdKeep(ts *testscript.TestScript, _ bool, args []string) {
+	out := ts.ReadFile("stdout")
+	for len(out) > 0 && out[len(out)-1] == '\n' {
+		out = out[:len(out)-1]
+	}
+	ts.Setenv(args[0], out)
+}
