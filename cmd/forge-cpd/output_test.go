@@ -62,7 +62,7 @@ func TestTableFits(t *testing.T) {
 			rows:    [][]string{{"1", strings.Repeat("a", 36), strings.Repeat("ü", 60), "t"}, {"12", strings.Repeat("b", 36), "short", ""}},
 		}
 	}
-	for width, columns := range map[int]string{0: "SEQ ID MESSAGE TAGS", 200: "SEQ ID MESSAGE TAGS", 80: "SEQ ID MESSAGE TAGS", 58: "SEQ MESSAGE TAGS", 30: "SEQ MESSAGE", 18: "SEQ MESSAGE"} {
+	for width, columns := range map[int]string{0: "SEQ ID MESSAGE TAGS", 200: "SEQ ID MESSAGE TAGS", 80: "SEQ ID MESSAGE TAGS", 58: "SEQ MESSAGE", 30: "SEQ MESSAGE", 18: "SEQ MESSAGE"} {
 		x := tab()
 		var b bytes.Buffer
 		if err := x.print(&b, width, false); err != nil {
