@@ -285,7 +285,7 @@ func (s *service) AutoGet(ctx context.Context, p *rpc.SessionParams) (*rpc.AutoG
 	}
 	st := s.auto.Status(sess.ID)
 	r := &rpc.AutoGetResult{
-		Config: sess.Auto, NextRuns: slices.Concat([]time.Time{}, st.NextRuns), LastError: st.LastError, Taken: st.Taken, Skipped: st.Skipped,
+		Config: sess.Auto, NextRuns: append([]time.Time{}, st.NextRuns...), LastError: st.LastError, Taken: st.Taken, Skipped: st.Skipped,
 	}
 	if len(r.NextRuns) > 0 {
 		r.NextRun = &r.NextRuns[0]

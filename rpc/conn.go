@@ -157,7 +157,7 @@ func (c *conn) prepare(r *request) (*method, any, error) {
 	if r.bad != nil {
 		return nil, nil, r.bad
 	}
-	params, err := c.limits.decode(m, r.params)
+	params, err := c.limits.decode(m, r.params, r.members)
 	return m, params, err
 }
 

@@ -53,15 +53,15 @@ func fieldsOf(t reflect.Type) *fields {
 var rawType = reflect.TypeFor[json.RawMessage]()
 
 // decode reads params strictly. raw is a compact object, or nil for none; raw members of
-// the result are parts of it.
-func (l *Limits) decode(m *method, raw []byte) (any, error) {
+// the result are parts of it. members, if not nil, are those of raw.
+func (l *Limits) decode(m *method, raw []byte, members []member) (any, error) {
 	p := reflect.New(m.params)
 	var given []string
 	if raw != nil {
 		if raw[0] != '{' {
 			return nil, checkpoint.Invalid("params", "params must be an object with named members")
 		}
-		err := rawjson.Members(raw, func(name string, value []byte) error {
+		err := each(raw, members, func(name string, value []byte) error {
 			f, ok := m.fields.byName[name]
 			if !ok {
 				return checkpoint.Invalid(cut(name), "%s takes no such member; it takes %s", m.name, orNone(m.fields.names))

@@ -2,11 +2,16 @@ package rpc
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
 	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/sourcegraph/jsonrpc2"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
 )
 
 // examples has a valid and an invalid request for each method.
@@ -80,10 +85,10 @@ func TestEveryMethodIsDescribed(t *testing.T) {
 		if m == nil {
 			m = discoverMethod
 		}
-		if _, err := limits.decode(m, []byte(example(e.good))); err != nil {
+		if _, err := limits.decode(m, []byte(example(e.good)), nil); err != nil {
 			t.Errorf("%s refuses %s: %v", d.Name, e.good, err)
 		}
-		_, err := limits.decode(m, []byte(example(e.bad)))
+		_, err := limits.decode(m, []byte(example(e.bad)), nil)
 		if w := ToWire(err); err == nil || w.Code != -32602 || !strings.Contains(string(*w.Data), fmt.Sprintf(`"field":%q`, e.field)) {
 			t.Errorf("%s with %s: %v, want the field %s", d.Name, e.bad, err, e.field)
 		}
@@ -148,28 +153,50 @@ func TestResultsFitTheirSchemas(t *testing.T) {
 		if r.Error != nil {
 			t.Fatalf("%s: %+v", c.method, r.Error)
 		}
-		m := methodByName[c.method]
-		if m == nil {
-			m = discoverMethod
-		}
-		s, err := resultSchema(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resolved, err := s.Resolve(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := resolved.Validate(value(t, string(r.Result))); err != nil {
-			t.Errorf("%s: %v", c.method, err)
-		}
+		fits(t, c.method, r.Result)
 	}
 }
 
 func TestErrorsGoThereAndBack(t *testing.T) {
 	for kind, code := range codes {
-		if Code(kind) != code {
-			t.Errorf("%s is %d", kind, Code(kind))
+		in := &checkpoint.Error{Kind: kind, Message: "m", Field: "f", Retry: true, Data: map[string]any{"head_id": "x"}, Err: io.EOF}
+		w := ToWire(fmt.Errorf("wrapped: %w", in))
+		if w.Code != code || Code(kind) != code || strings.Contains(w.Message, "EOF") {
+			t.Errorf("%s became %+v", kind, w)
 		}
+		var back *checkpoint.Error
+		err := FromWire(w)
+		if !errors.As(err, &back) || !errors.Is(err, &checkpoint.Error{Kind: kind}) || back.Field != "f" || !back.Retry || back.Data["head_id"] != "x" {
+			t.Errorf("%s came back as %+v", kind, err)
+		}
+	}
+	foreign := FromWire(&jsonrpc2.Error{Code: -1, Message: "m"})
+	if !errors.Is(foreign, checkpoint.ErrInternal) || !strings.Contains(fmt.Sprintf("%+v", foreign), "m") {
+		t.Errorf("got %+v", foreign)
+	}
+}
+
+// fits holds a result to the closed schema of its method.
+func fits(t *testing.T, name string, result json.RawMessage) {
+	t.Helper()
+	m := methodByName[name]
+	if m == nil {
+		m = discoverMethod
+	}
+	s, err := resultSchema(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSchema(t, name, s, result)
+}
+
+func checkSchema(t *testing.T, name string, s *jsonschema.Schema, v json.RawMessage) {
+	t.Helper()
+	resolved, err := s.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resolved.Validate(value(t, string(v))); err != nil {
+		t.Errorf("%s: %v\nin %.2000s", name, err, v)
 	}
 }

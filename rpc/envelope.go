@@ -15,8 +15,9 @@ type request struct {
 	id       uint64 // ours
 	rawID    []byte // as sent; nil for a notification
 	method   string
-	params   []byte // compact; nil for none
-	bad      error  // why params cannot be used
+	params   []byte   // compact; nil for none
+	members  []member // of params, where the scan of the frame has found them; nil: walk
+	bad      error    // why params cannot be used
 	batch    *batch
 	frame    *frameShare
 	received time.Time
@@ -43,15 +44,55 @@ func refusal(kind checkpoint.Kind, format string, args ...any) envelope {
 	return envelope{err: checkpoint.Errorf(kind, format, args...)}
 }
 
+// member is one of an object: its name with the quotes, and its value.
+type member struct{ key, value []byte }
+
+// split takes the members of a message and of its params out of a frame's marks.
+func split(msg []byte, marks []rawjson.Mark) (outer, params []member) {
+	inParams := false
+	for _, k := range marks {
+		m := member{key: msg[k.Key:k.KeyEnd:k.KeyEnd], value: msg[k.Value:k.End:k.End]}
+		switch {
+		case k.Depth == 1:
+			outer = append(outer, m)
+			inParams = string(m.key) == `"params"`
+		case inParams:
+			if params == nil {
+				params = make([]member, 0, 8)
+			}
+			params = append(params, m)
+		}
+	}
+	return outer, params
+}
+
+// each calls f for the members of an object.
+func each(obj []byte, members []member, f func(key string, value []byte) error) error {
+	if members == nil {
+		return rawjson.Members(obj, f)
+	}
+	for _, m := range members {
+		key, err := rawjson.String(m.key)
+		if err != nil {
+			return err
+		}
+		if err := f(key, m.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // parse reads one compact message. A suspect one was let through without a look at its
 // depth and its UTF-8, and is looked at here.
-func parse(msg []byte, suspect bool, depth int) envelope {
+func parse(msg []byte, marks []rawjson.Mark, suspect bool, depth int) envelope {
 	if msg[0] != '{' {
 		return refusal(checkpoint.KindInvalidRequest, "a request is an object, or an array of them")
 	}
 	var version, id, method, params, result, failure []byte
 	twice := ""
-	err := rawjson.Members(msg, func(key string, value []byte) error {
+	outer, inner := split(msg, marks)
+	err := each(msg, outer, func(key string, value []byte) error {
 		var slot *[]byte
 		switch key {
 		case "jsonrpc":
@@ -109,7 +150,7 @@ func parse(msg []byte, suspect bool, depth int) envelope {
 	if err != nil {
 		return refusal(checkpoint.KindInvalidRequest, "the method: %s", err.Error())
 	}
-	return envelope{req: &request{rawID: id, method: name, params: params, bad: bad}}
+	return envelope{req: &request{rawID: id, method: name, params: params, members: inner, bad: bad}}
 }
 
 // blame finds out where a message is too deep or not UTF-8: in a param, which is told with

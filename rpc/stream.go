@@ -118,14 +118,14 @@ func (s *stream) open(frame []byte) ([]byte, error) {
 	if isArray {
 		envelope = 3
 	}
-	compact, flaw, err := rawjson.Lenient(frame[:0], frame, depth+envelope)
+	compact, marks, flaw, err := rawjson.LenientMarks(frame[:0], frame, depth+envelope)
 	if err != nil {
 		s.c.refuse(checkpoint.Errorf(checkpoint.KindParse, "%s", err.Error()))
 		return nil, nil
 	}
 	s.suspect = flaw != nil
 	if !isArray {
-		return s.take(parse(compact, s.suspect, depth), nil)
+		return s.take(parse(compact, marks, s.suspect, depth), nil)
 	}
 	if len(compact) == 2 {
 		s.c.refuse(checkpoint.Errorf(checkpoint.KindInvalidRequest, "the batch is empty"))
@@ -147,7 +147,7 @@ func (s *stream) element() ([]byte, error) {
 		return nil, nil
 	}
 	s.rest = rest
-	e := parse(value, s.suspect, s.c.limits.JSONDepth)
+	e := parse(value, nil, s.suspect, s.c.limits.JSONDepth)
 	if e.err != nil {
 		s.batch.add()
 		s.c.batchDone(s.batch, errorReply(nil, ToWire(e.err)))

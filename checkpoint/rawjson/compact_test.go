@@ -131,6 +131,21 @@ func TestQuoting(t *testing.T) {
 	}
 }
 
+func TestMarks(t *testing.T) {
+	out, marks, flaw, err := LenientMarks(nil, []byte(` { "a" : 1 , "p" : { "x" : [ {"q":1} , 2 ] , "y" : { "z" : { } } } ,"e":{ }, "l": [ {"no":1} ] } `), 9)
+	var got []string
+	for _, m := range marks {
+		got = append(got, fmt.Sprintf("%d %s=%s", m.Depth, out[m.Key:m.KeyEnd], out[m.Value:m.End]))
+	}
+	want := []string{`1 "a"=1`, `1 "p"={"x":[{"q":1},2],"y":{"z":{}}}`, `2 "x"=[{"q":1},2]`, `2 "y"={"z":{}}`, `1 "e"={}`, `1 "l"=[{"no":1}]`}
+	if fmt.Sprint(got) != fmt.Sprint(want) || flaw != nil || err != nil {
+		t.Errorf("got %q, %v, %v; want %q", got, flaw, err, want)
+	}
+	if _, marks, _, _ := LenientMarks(nil, []byte(`{"a":{`+strings.Repeat(`"x":1,`, 100)+`"y":2}}`), 9); marks != nil {
+		t.Errorf("%d marks of too many", len(marks))
+	}
+}
+
 // FuzzCompact holds the scanner against encoding/json, which lets bad UTF-8 through and
 // stops at 10,000 levels, and the walkers against the scanner.
 func FuzzCompact(f *testing.F) {
@@ -160,7 +175,38 @@ func FuzzCompact(f *testing.F) {
 			t.Fatalf("in place %q, %v; want %q", again, err, got)
 		}
 		checkWalk(t, got)
+		checkMarks(t, in, got)
 	})
+}
+
+// checkMarks holds the marks against the walk.
+func checkMarks(t *testing.T, in, compact []byte) {
+	_, marks, _, err := LenientMarks(nil, in, 10000)
+	if err != nil {
+		t.Fatalf("LenientMarks(%q): %v", in, err)
+	}
+	if marks == nil || compact[0] != '{' {
+		return
+	}
+	n := 0
+	match := func(depth int) func(key, value []byte) error {
+		return func(key, value []byte) error {
+			for n < len(marks) && marks[n].Depth > depth {
+				n++ // of a member that is walked below
+			}
+			if n == len(marks) {
+				t.Fatalf("%q has more members than %v", compact, marks)
+			}
+			m := marks[n]
+			if n++; m.Depth != depth || string(compact[m.Key:m.KeyEnd]) != string(key) || string(compact[m.Value:m.End]) != string(value) {
+				t.Fatalf("%q: mark %v is not %s=%s", compact, m, key, value)
+			}
+			return nil
+		}
+	}
+	if err := RawMembers(compact, match(1)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func checkWalk(t *testing.T, v []byte) {

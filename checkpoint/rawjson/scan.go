@@ -15,6 +15,9 @@ type scanner struct {
 	compact  bool
 	lenient  bool // note what is too deep or not UTF-8 in flaw and go on
 	flaw     error
+	marks    *[]Mark // nil: none are wanted
+	marked   int     // down to this depth
+	open     [maxMarked + 1]int
 	maxDepth int
 }
 
@@ -113,7 +116,7 @@ func (s *scanner) value() error {
 			s.i++
 			if n := s.next(); n != c+2 { // '{'+2 is '}', '['+2 is ']'
 				if inObject {
-					if err := s.key(); err != nil {
+					if err := s.key(depth); err != nil {
 						return err
 					}
 				}
@@ -141,6 +144,9 @@ func (s *scanner) value() error {
 		default:
 			return s.unexpected("a value")
 		}
+		if depth <= s.marked && inObject {
+			s.endMark(depth)
+		}
 		// A value has ended: close what ends with it, then step to the next.
 		for {
 			if depth == 0 {
@@ -157,9 +163,12 @@ func (s *scanner) value() error {
 			s.i++
 			depth--
 			inObject = open[depth>>6]>>(depth&63)&1 == 1
+			if depth <= s.marked && inObject {
+				s.endMark(depth)
+			}
 		}
 		if inObject {
-			if err := s.key(); err != nil {
+			if err := s.key(depth); err != nil {
 				return err
 			}
 		}
@@ -167,17 +176,22 @@ func (s *scanner) value() error {
 }
 
 // key reads a member's name and its colon.
-func (s *scanner) key() error {
+func (s *scanner) key(depth int) error {
 	if s.next() != '"' {
 		return s.unexpected("a member name")
 	}
+	from := len(s.dst) + s.i - s.run
 	if err := s.string(); err != nil {
 		return err
 	}
+	to := len(s.dst) + s.i - s.run
 	if s.next() != ':' {
 		return s.unexpected("a colon")
 	}
 	s.i++
+	if depth <= s.marked {
+		s.startMark(depth, from, to)
+	}
 	return nil
 }
 
