@@ -65,6 +65,9 @@ func (s *dirStore) applyCheckpoint(e *entry) *session {
 		return nil
 	}
 	if _, there := s.index.byID[d.id]; there {
+		// Its file came before the crash. The head goes through all of its steps again, so
+		// that it ends where it was.
+		sess.meta.HeadID, sess.meta.UpdatedAt = d.id, d.at
 		return sess
 	}
 	id := s.index.add(sess, row{

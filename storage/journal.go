@@ -131,6 +131,10 @@ func zeroFile(fsys vfs.FS, path string, size int64) (vfs.File, error) {
 func (j *journal) open(ceiling uint64, first record) error {
 	number := j.number + 1
 	path := "journal/" + segmentName(number, ceiling)
+	// One that could not be finished before, nor removed: nothing in it was acknowledged.
+	if err := ignoreMissing(j.fs.Remove(path)); err != nil {
+		return err
+	}
 	file, err := j.take(path)
 	if err != nil {
 		return err
@@ -152,7 +156,8 @@ func (j *journal) open(ceiling uint64, first record) error {
 		return fail(err)
 	}
 	j.current, j.off, j.last, j.number, j.ceiling = g, int64(len(b)), sum, number, ceiling
-	return j.unmark(number, ceiling)
+	j.unmark(number, ceiling)
+	return nil
 }
 
 // take gives the prepared file its name, or makes one that is not filled.
@@ -188,22 +193,20 @@ func (j *journal) mark(number, ceiling uint64) error {
 	return j.fs.SyncDir("journal")
 }
 
-// unmark removes all markers but one pair's.
-func (j *journal) unmark(number, ceiling uint64) error {
+// unmark removes all markers but one pair's. Those that stay are lower, which does no
+// harm; they are tried again the next time.
+func (j *journal) unmark(number, ceiling uint64) {
 	keep := j.markers[:0]
 	for _, m := range j.markers {
-		if m == [2]uint64{number, ceiling} {
-			keep = append(keep, m)
-			continue
-		}
+		gone := m != [2]uint64{number, ceiling}
 		for _, name := range markerNames(m[0], m[1]) {
-			if err := ignoreMissing(j.fs.Remove(name)); err != nil {
-				return err
-			}
+			gone = gone && ignoreMissing(j.fs.Remove(name)) == nil
+		}
+		if !gone {
+			keep = append(keep, m)
 		}
 	}
 	j.markers = keep
-	return nil
 }
 
 // finish ends the current segment: what comes after its last line is damage from now on.

@@ -504,6 +504,9 @@ func (m *manifestState) newest() (id checkpoint.ID) {
 // addListed finds checkpoints that a damaged manifest does not tell of by their files.
 func (s *dirStore) addListed(l *sessionLoad, m *manifestState) error {
 	entries, err := s.fs.ReadDir(l.dir + "/checkpoints")
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -439,9 +439,7 @@ func (s *dirStore) lowerCeiling() error {
 	if err := j.mark(j.number, s.sequence); err != nil {
 		return err
 	}
-	if err := j.unmark(j.number, s.sequence); err != nil {
-		return err
-	}
+	j.unmark(j.number, s.sequence)
 	return s.fs.SyncDir("journal")
 }
 
