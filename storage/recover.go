@@ -331,7 +331,10 @@ type loadJob struct {
 func (s *dirStore) readSession(l *sessionLoad, c *journalChanges) error {
 	if c.deleted[l.id] && !c.sessions[l.id] {
 		if _, err := s.fs.Lstat(l.dir + "/session.json"); errors.Is(err, syscall.ENOENT) {
-			l.skip = true // its removal was interrupted; the publisher finishes it
+			l.skip = true // its removal was interrupted: the journal knows that it is gone
+			if err := s.removeSessionDir(l.id); !errors.Is(err, syscall.EROFS) {
+				return err
+			}
 			return nil
 		}
 	}
