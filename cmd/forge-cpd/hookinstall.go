@@ -100,6 +100,9 @@ func (a *app) hookCommand(agent string) string {
 			words = append(words, f[0], f[1])
 		}
 	}
+	if a.noStart {
+		words = append(words, "--no-start")
+	}
 	for i, w := range words {
 		words[i] = shellQuote(w)
 	}
