@@ -46,20 +46,14 @@ func Cut(format string, data []byte, tail bool) []byte {
 		for _, o := range e.opened {
 			open[o.id] = true
 		}
-		results := 0
 		for _, r := range e.done {
-			// Gemini's line of a call holds its result, but is resumed only with the line
-			// of the result after it.
-			if len(e.opened) == 0 {
-				delete(open, r.id)
-				results++
-			}
+			delete(open, r.id)
 		}
 		if len(open) > 0 {
 			continue
 		}
 		atRest = at + len(line)
-		if results > 0 {
+		if len(e.done) > 0 {
 			atResult, sawResult = atRest, true
 		}
 	}

@@ -10,13 +10,11 @@ type geminiLine struct {
 	Type      string          `json:"type"`
 	Content   json.RawMessage `json:"content"`
 	ToolCalls []struct {
-		ID     string          `json:"id"`
-		Name   string          `json:"name"`
-		Args   json.RawMessage `json:"args"`
-		Status string          `json:"status"`
-		Result []struct {
-			FunctionResponse geminiResponse `json:"functionResponse"`
-		} `json:"result"`
+		ID     string            `json:"id"`
+		Name   string            `json:"name"`
+		Args   json.RawMessage   `json:"args"`
+		Status string            `json:"status"`
+		Result []json.RawMessage `json:"result"`
 	} `json:"toolCalls"`
 }
 
@@ -29,20 +27,20 @@ type geminiResponse struct {
 	} `json:"response"`
 }
 
-func (r *geminiResponse) result(failed bool) result {
+func (r *geminiResponse) result() result {
 	// A program's exit status is told only in the text, after its output: the last such
 	// line is the tool's own.
 	text, status := r.Response.Output, 0
 	if at := strings.LastIndex(text, "\nExit Code: "); at >= 0 {
 		status = exitStatus(text[at+1:])
 	}
-	failed = failed || len(r.Response.Error) > 0 && string(r.Response.Error) != "null" || status != 0
+	failed := len(r.Response.Error) > 0 && string(r.Response.Error) != "null" || status != 0
 	return result{id: r.ID, name: r.Name, failed: failed, text: text}
 }
 
 // decodeGemini reads a line of Gemini CLI. A message with toolCalls is written when they
-// have ended, so the line opens and finishes them; the result's own line, which belongs to
-// a copy that can be resumed, is a user message of functionResponse parts after it.
+// have ended, but only with the line of functionResponse parts after it can the session be
+// resumed behind them: that one finishes the calls. After a cancelled call none follows.
 func decodeGemini(b []byte) entry {
 	var l geminiLine
 	if !decode(b, &l) {
@@ -50,19 +48,13 @@ func decodeGemini(b []byte) entry {
 	}
 	e := entry{session: l.SessionID}
 	for _, c := range l.ToolCalls {
-		if c.ID == "" {
-			continue
+		switch {
+		case c.ID == "":
+		case c.Status == "cancelled" && len(c.Result) == 0:
+			e.done = append(e.done, result{id: c.ID, name: c.Name, failed: true})
+		default:
+			e.opened = append(e.opened, opened{c.ID, c.Name, c.Args})
 		}
-		e.opened = append(e.opened, opened{c.ID, c.Name, c.Args})
-		if len(c.Result) == 0 && !geminiEnded(c.Status) {
-			continue
-		}
-		r := result{id: c.ID, name: c.Name, failed: c.Status != "success"}
-		if len(c.Result) > 0 {
-			r = c.Result[0].FunctionResponse.result(r.failed)
-			r.id, r.name = c.ID, c.Name
-		}
-		e.done = append(e.done, r)
 	}
 	switch l.Type {
 	case "user":
@@ -73,10 +65,6 @@ func decodeGemini(b []byte) entry {
 	return e
 }
 
-func geminiEnded(status string) bool {
-	return status == "success" || status == "error" || status == "cancelled"
-}
-
 func geminiUser(e *entry, content json.RawMessage) {
 	var parts []struct {
 		FunctionResponse *geminiResponse `json:"functionResponse"`
@@ -84,7 +72,7 @@ func geminiUser(e *entry, content json.RawMessage) {
 	decode(content, &parts)
 	for _, p := range parts {
 		if p.FunctionResponse != nil && p.FunctionResponse.ID != "" {
-			e.done = append(e.done, p.FunctionResponse.result(false))
+			e.done = append(e.done, p.FunctionResponse.result())
 		}
 	}
 	if text := withoutHookContext(plainText(content)); len(e.done) == 0 && !fromMachine(text) {

@@ -198,13 +198,11 @@ func TestCutAtEveryLine(t *testing.T) {
 			for _, o := range e.opened {
 				open[o.id] = true
 			}
-			if len(e.opened) == 0 {
-				for _, r := range e.done {
-					delete(open, r.id)
-				}
-				if len(e.done) > 0 && len(open) == 0 {
-					longest, afterResult[end] = end, true
-				}
+			for _, r := range e.done {
+				delete(open, r.id)
+			}
+			if len(e.done) > 0 && len(open) == 0 {
+				longest, afterResult[end] = end, true
 			}
 			if n++; n%7 != 0 && !afterResult[end] && end != len(data) {
 				continue

@@ -92,12 +92,11 @@ func (a *app) hook(agent *hookAgent) {
 		// A panic would exit 2, which blocks the agent.
 		_ = recover()
 	}()
-	// Agents end their hooks with SIGTERM when they end themselves; the event of that end
-	// is the one that must not be lost. Caught and not ignored: a daemon that is started
-	// from here would inherit that.
-	unheard := make(chan os.Signal, 1)
-	signal.Notify(unheard, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
-	defer signal.Stop(unheard)
+	// Agents end their hooks with SIGTERM when they end themselves, and wait for them: then
+	// the event goes into the spool at once. (Caught and not ignored: a daemon that is
+	// started from here would inherit that.)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	defer stop()
 	event, ok := parseHookEvent(agent, readEvent(a.stdin, start.Add(hookDeadline)))
 	if !ok {
 		return
@@ -112,7 +111,7 @@ func (a *app) hook(agent *hookAgent) {
 		_ = spool(dirs, &report, true)
 		return
 	}
-	answered, err := tell(&report, paths.Socket, dirs, start)
+	answered, err := tell(ctx, &report, paths.Socket, dirs, start)
 	switch {
 	case err == nil:
 		if slices.ContainsFunc(dirs, func(d string) bool { return len(spooled(d)) > 0 }) {
@@ -147,7 +146,7 @@ func readEvent(stdin io.Reader, deadline time.Time) []byte {
 
 // tell delivers a report within the hook's time. answered says that the daemon gave a
 // first answer.
-func tell(r *hookReport, socket string, dirs []string, start time.Time) (answered bool, err error) {
+func tell(ctx context.Context, r *hookReport, socket string, dirs []string, start time.Time) (answered bool, err error) {
 	patience, marker := hookPatience, ""
 	if len(dirs) > 0 {
 		marker = filepath.Join(dirs[0], ".no-answer")
@@ -155,11 +154,11 @@ func tell(r *hookReport, socket string, dirs []string, start time.Time) (answere
 			patience = time.Since(start) + hookShort
 		}
 	}
-	ctx, cancel := context.WithDeadline(context.Background(), start.Add(patience))
+	first, cancel := context.WithDeadline(ctx, start.Add(patience))
 	defer cancel()
 	c := &client.Client{Socket: socket, RetryFor: -1, Handshake: hookDeadline}
-	if _, err = c.Info(ctx); err != nil {
-		if marker != "" && !errors.Is(err, client.ErrNotRunning) {
+	if _, err = c.Info(first); err != nil {
+		if marker != "" && !errors.Is(err, client.ErrNotRunning) && ctx.Err() == nil {
 			markStuck(marker)
 		}
 		return false, err
@@ -173,7 +172,7 @@ func tell(r *hookReport, socket string, dirs []string, start time.Time) (answere
 	if soon := time.Now().Add(hookShort); end.Before(soon) {
 		end = soon
 	}
-	rest, stop := context.WithDeadline(context.Background(), end)
+	rest, stop := context.WithDeadline(ctx, end)
 	defer stop()
 	return true, r.deliver(rest, c, false)
 }
