@@ -16,6 +16,7 @@ import (
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/client"
+	"github.com/forge-cpd/forge-cpd/daemon"
 	"github.com/forge-cpd/forge-cpd/daemon/config"
 )
 
@@ -171,6 +172,19 @@ func takeInDir(ctx context.Context, c *client.Client, socket, dir string) (taken
 		}
 	}
 	return taken, nil
+}
+
+// takeInAtStart hands a daemon that has just become ready what hooks kept for it.
+func takeInAtStart(ctx context.Context, o daemon.Options) {
+	c := &client.Client{Socket: o.Paths.Socket}
+	defer c.Close()
+	taken, err := takeInSpool(ctx, c, o.Paths.Socket, spoolDirs(o.Paths))
+	if taken > 0 {
+		o.Logger.Info("took in what hooks had kept", "events", taken)
+	}
+	if err != nil && ctx.Err() == nil {
+		o.Logger.Warn("what hooks have kept stays in the spool: `forge-cpd hook drain` tries again", "error", err)
+	}
 }
 
 // refused says that the daemon understood a report and will never take it.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -70,6 +71,13 @@ func serve(ctx context.Context, o daemon.Options) error {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	o.Reload = hup
+	var spool sync.WaitGroup
+	defer spool.Wait()
+	ready := o.Ready
+	o.Ready = func(info rpc.Info) {
+		ready(info)
+		spool.Go(func() { takeInAtStart(ctx, o) })
+	}
 	return daemon.Run(ctx, o)
 }
 
