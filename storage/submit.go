@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -28,7 +29,8 @@ func (s *dirStore) Submit(ctx context.Context, c *NewCheckpoint, done func(check
 		return err
 	}
 	o.done = func(err error) {
-		if large != "" && (err != nil || receipt.Existing) {
+		// After a flush of unknown outcome the journal may name the body.
+		if large != "" && !errors.Is(err, errUnknown) && (err != nil || receipt.Existing) {
 			s.dropLarge(large)
 		}
 		release()
