@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/rpc"
@@ -134,6 +135,9 @@ func (s *Subscription) open(ctx context.Context) error {
 		return err
 	}
 	raw, err := cn.call(ctx, "events.subscribe", body)
+	ec.mu.Lock()
+	ec.ready = true
+	ec.mu.Unlock()
 	if err != nil {
 		ec.close()
 		return err
@@ -160,27 +164,52 @@ type eventConn struct {
 	conn *conn
 	got  chan notification
 	gone chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	ready bool       // the answer to events.subscribe is here
+	early []notification
 }
 
 // notify runs in the connection's reader: while it waits, nothing more is read.
 func (e *eventConn) notify(method string, params json.RawMessage) {
+	e.mu.Lock()
+	if !e.ready { // it outran the answer to events.subscribe, which must still be read
+		e.early = append(e.early, notification{method, params})
+		e.mu.Unlock()
+		return
+	}
+	e.mu.Unlock()
 	select {
 	case e.got <- notification{method, params}:
 	case <-e.gone:
 	}
 }
 
+// outran takes the first of what came before the subscription's answer.
+func (e *eventConn) outran() (notification, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.early) == 0 {
+		return notification{}, false
+	}
+	n := e.early[0]
+	e.early = e.early[1:]
+	return n, true
+}
+
 func (e *eventConn) next(ctx context.Context) (Event, error) {
 	for {
-		var n notification
-		select {
-		case n = <-e.got:
-		case <-ctx.Done():
-			return Event{}, ctx.Err()
-		case <-e.conn.ctx.Done():
-			e.conn.mu.Lock()
-			defer e.conn.mu.Unlock()
-			return Event{}, e.conn.err
+		n, ok := e.outran()
+		if !ok {
+			select {
+			case n = <-e.got:
+			case <-ctx.Done():
+				return Event{}, ctx.Err()
+			case <-e.conn.ctx.Done():
+				e.conn.mu.Lock()
+				defer e.conn.mu.Unlock()
+				return Event{}, e.conn.err
+			}
 		}
 		switch n.method {
 		case "overflow":
