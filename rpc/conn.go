@@ -164,8 +164,8 @@ func (c *conn) prepare(r *request) (*method, any, error) {
 // serve runs one request's handler.
 func (c *conn) serve(jc *jsonrpc2.Conn, r *request, m *method, params any, o *op) {
 	var result [][]byte
-	err := error(errGone)
-	if !m.large || c.srv.gate(c) {
+	err := c.srv.enter(c, m, r.batch)
+	if err == nil {
 		ctx := c.srv.base
 		ctx = WithReceived(WithAdmit(WithPeer(ctx, c), func() { c.order.admit(o) }), r.received)
 		ctx = WithAfterReply(ctx, func(f func()) { r.after = append(r.after, f) })
@@ -175,6 +175,13 @@ func (c *conn) serve(jc *jsonrpc2.Conn, r *request, m *method, params any, o *op
 		}
 	}
 	c.order.finish(o, func() { c.finish(jc, r, m, result, err) })
+}
+
+// full says that a batch has no room for another large reply.
+func (b *batch) full(limit int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes > limit
 }
 
 var errGone = &checkpoint.Error{Kind: checkpoint.KindOverloaded, Message: "the connection ended before the request was served", Retry: true}
@@ -266,10 +273,13 @@ func (c *conn) batchDone(b *batch, reply ...[]byte) {
 		if len(b.replies) > 0 {
 			b.replies = append(b.replies, []byte(","))
 		}
-		if b.bytes += n; b.bytes > c.limits.FrameBytes && n > smallFrame {
+		if b.bytes+n > c.limits.FrameBytes && n > smallFrame {
 			reply = [][]byte{tooMuch(reply[0])}
+			n = len(reply[0])
 		}
+		b.bytes += n
 		b.replies = append(b.replies, reply...)
+		c.srv.budget.reply(int64(n))
 	}
 	b.open--
 	over := b.open == 0
@@ -278,14 +288,18 @@ func (c *conn) batchDone(b *batch, reply ...[]byte) {
 		return
 	}
 	if len(b.replies) > 0 {
-		pieces := append(append([][]byte{[]byte("[")}, b.replies...), []byte("]"))
-		if err := c.send(join(pieces), nil); err != nil {
+		err := c.send(join(append(append([][]byte{[]byte("[")}, b.replies...), []byte("]"))), nil)
+		if err != nil {
 			c.drop(err)
-			return
+			b.after = nil
 		}
 	}
+	c.srv.budget.reply(-int64(b.bytes))
 	run(b.after)
+	close(b.done)
 }
+
+var errBatchFull = &checkpoint.Error{Kind: checkpoint.KindTooLarge, Message: "the batch's replies are over the limit of a frame; ask for this by itself"}
 
 // tooMuch replaces a reply that makes a batch's array too large.
 func tooMuch(head []byte) []byte {
@@ -294,7 +308,7 @@ func tooMuch(head []byte) []byte {
 		return errorReply(nil, ToWire(checkpoint.ErrTooLarge))
 	}
 	id := head[len(before) : len(head)-len(behind)]
-	return errorReply(id, ToWire(checkpoint.Errorf(checkpoint.KindTooLarge, "the batch's replies are over the limit of a frame; ask for this by itself")))
+	return errorReply(id, ToWire(errBatchFull))
 }
 
 // join makes one piece of many small ones: a write takes at most 1,024.

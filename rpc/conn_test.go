@@ -20,7 +20,14 @@ import (
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if daemonDir != "" {
+			os.RemoveAll(daemonDir)
+		}
+		os.Exit(code)
+	}))
+}
 
 func call(id any, method, params string) string {
 	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%v,"method":%q,"params":%s}`, id, method, params)
@@ -79,6 +86,46 @@ func TestABatchOf100000(t *testing.T) {
 	}
 	if got := w.ask("[" + b.String()[1:] + "]"); strings.Count(got, `"result"`) != 20000 {
 		t.Errorf("%d results", strings.Count(got, `"result"`))
+	}
+}
+
+func TestABatchOfLargeReads(t *testing.T) {
+	s, path := serve(t, newFake(), func(o *Options) { o.Limits.FrameBytes = 4 << 20 })
+	w := dial(t, path)
+	id := "44444444-4444-4444-8444-444444444444"
+	w.ask(create(1, aSession, "m", `,"checkpoint_id":"`+id+`","state":"`+strings.Repeat("x", 1<<20)+`"`))
+	var b strings.Builder
+	for i := range 50 {
+		fmt.Fprintf(&b, ",%s", call(i, "checkpoint.get", fmt.Sprintf(`{"checkpoint_id":%q}`, id)))
+	}
+	for range 3 {
+		w.send("[" + b.String()[1:] + "]\n")
+	}
+	for range 3 {
+		line := w.line()
+		if good, bad := strings.Count(line, `"result"`), strings.Count(line, "-32005"); good != 3 || bad != 47 || !json.Valid([]byte(line)) {
+			t.Errorf("%d results, %d refusals, %d bytes", good, bad, len(line))
+		}
+	}
+	if held := s.Stats().InFlightBytes; held > 1<<20 {
+		t.Errorf("%d bytes are held", held)
+	}
+}
+
+// TestABatchCutOff ends a connection while its batch waits for a place; what it held is
+// given back, which serve's cleanup looks at.
+func TestABatchCutOff(t *testing.T) {
+	f := newFake()
+	f.hold, f.started = make(chan struct{}), make(chan string, 1)
+	s, path := serve(t, f, func(o *Options) { o.Limits.InFlightPerConnection = 2 })
+	w := dial(t, path)
+	w.send("[7," + create(1, aSession, "slow", "") + strings.Repeat(","+fmt.Sprintf(info, "2"), 5000) + "]\n")
+	<-f.started
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	time.AfterFunc(50*time.Millisecond, func() { close(f.hold) })
+	if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
 	}
 }
 

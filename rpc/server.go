@@ -249,19 +249,36 @@ func (s *Server) sessionOfKey(key string) (checkpoint.ID, bool) {
 	return s.lookup.SessionOfKey(key)
 }
 
-// gate waits until a read with a large result may run: when the peer has taken most of what
-// it was sent before, there is room in the budget, and not too many run.
-func (s *Server) gate(c *conn) bool {
-	if !c.out.backlog() || !s.budget.room(c.closed, s.shed) {
-		return false
+// enter waits until a request may run. A read with a large result waits until the peer has
+// taken most of what it was sent before, there is room in the budget, and not too many run.
+// In a batch, whose replies wait for each other, it is refused when that takes long.
+func (s *Server) enter(c *conn, m *method, b *batch) error {
+	if !m.large {
+		return nil
+	}
+	if b == nil {
+		if !c.out.backlog() || !s.budget.room(c.closed, s.shed) {
+			return errGone
+		}
+	} else {
+		if b.full(c.limits.FrameBytes) {
+			return errBatchFull
+		}
+		late, cancel := context.WithTimeout(context.Background(), 2*stallTime)
+		defer cancel()
+		if !s.budget.room(late.Done(), s.shed) {
+			return errBusy
+		}
 	}
 	select {
 	case s.readers <- struct{}{}:
-		return true
+		return nil
 	case <-c.closed:
-		return false
+		return errGone
 	}
 }
+
+var errBusy = &checkpoint.Error{Kind: checkpoint.KindOverloaded, Message: "too many bytes are in flight; try again, outside a batch best", Retry: true}
 
 func (s *Server) ungate() { <-s.readers }
 

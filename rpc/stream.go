@@ -25,6 +25,7 @@ type stream struct {
 
 	// Of the frame that is being handed out; only the reader touches them.
 	batch   *batch
+	before  *batch // the last one: a connection has one batch at a time
 	rest    []byte // elements of the batch still to come, from their comma or bracket on
 	frame   *frameShare
 	suspect bool
@@ -54,8 +55,9 @@ type batch struct {
 	mu      sync.Mutex
 	open    int // requests without reply, and 1 while elements are still to come
 	replies [][]byte
-	bytes   int
+	bytes   int // of the replies; they count as bytes in flight
 	after   []func()
+	done    chan struct{} // closed when the array is on its way
 }
 
 // ReadObject hands the library the next request or response.
@@ -67,6 +69,9 @@ func (s *stream) ReadObject(v any) error {
 	for {
 		msg, err := s.message()
 		if err != nil {
+			if s.batch != nil { // the connection was cut off in the middle of one
+				s.endBatch()
+			}
 			s.c.readEnded(err)
 			return io.EOF
 		}
@@ -131,7 +136,15 @@ func (s *stream) open(frame []byte) ([]byte, error) {
 		s.c.refuse(checkpoint.Errorf(checkpoint.KindInvalidRequest, "the batch is empty"))
 		return nil, nil
 	}
-	s.batch = &batch{open: 1}
+	if s.before != nil {
+		select {
+		case <-s.before.done:
+		case <-s.c.closed:
+			return nil, io.ErrUnexpectedEOF
+		}
+	}
+	s.batch = &batch{open: 1, done: make(chan struct{})}
+	s.before = s.batch
 	s.rest = compact[1:]
 	return nil, nil
 }
@@ -140,10 +153,7 @@ func (s *stream) open(frame []byte) ([]byte, error) {
 func (s *stream) element() ([]byte, error) {
 	value, rest, err := rawjson.Next(s.rest)
 	if err != nil || value == nil {
-		b := s.batch
-		s.batch, s.rest = nil, nil
-		s.c.batchDone(b, nil)
-		s.frame.release()
+		s.endBatch()
 		return nil, nil
 	}
 	s.rest = rest
@@ -155,6 +165,14 @@ func (s *stream) element() ([]byte, error) {
 		return nil, nil
 	}
 	return s.take(e, s.batch)
+}
+
+// endBatch is after the last element.
+func (s *stream) endBatch() {
+	b := s.batch
+	s.batch, s.rest = nil, nil
+	s.c.batchDone(b)
+	s.frame.release()
 }
 
 func (b *batch) add() {
