@@ -295,6 +295,8 @@ func wireLimits(cfg *config.Config) rpc.Limits {
 	l.FrameBytes, l.StateBytes, l.MetadataBytes = int(c.FrameBytes), int(c.StateBytes), int(c.MetadataBytes)
 	l.InFlightBytes, l.Connections, l.InFlightPerConnection = c.InFlightBytes, c.Connections, c.InFlightPerConnection
 	l.JSONDepth, l.FrameTimeout, l.WriteTimeout, l.IdleTimeout = c.JSONDepth, c.FrameTimeout, c.WriteTimeout, c.IdleTimeout
+	l.MessageBytes, l.NameBytes, l.KeyBytes, l.TagCount, l.TagBytes = c.MessageBytes, c.NameBytes, c.KeyBytes, c.Tags, c.TagBytes
+	l.LabelCount, l.LabelBytes, l.QueuedNotifications = c.Labels, c.LabelBytes, c.NotificationBytes
 	return l
 }
 

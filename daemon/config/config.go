@@ -71,6 +71,14 @@ type Limits struct {
 	IdleTimeout                time.Duration `yaml:"idle_timeout"`
 	WriteTimeout               time.Duration `yaml:"write_timeout"`
 	DrainTimeout               time.Duration `yaml:"drain_timeout"`
+	MessageBytes               int           `yaml:"message_bytes"`
+	NameBytes                  int           `yaml:"name_bytes"`
+	KeyBytes                   int           `yaml:"key_bytes"`
+	Tags                       int           `yaml:"tags"`
+	TagBytes                   int           `yaml:"tag_bytes"`
+	Labels                     int           `yaml:"labels"`
+	LabelBytes                 int           `yaml:"label_bytes"`
+	NotificationBytes          int           `yaml:"notification_bytes"`
 }
 
 // Retention is what is kept where a session has no rules of its own. No rule keeps all.
@@ -132,6 +140,8 @@ func Default() *Config {
 			Connections: 1024, FrameTimeout: 30 * time.Second, InFlightPerConnection: 256,
 			SubscriptionsPerConnection: 64, JSONDepth: 1000, WriteTimeout: 10 * time.Second,
 			DrainTimeout: 20 * time.Second,
+			MessageBytes: 16 << 10, NameBytes: 1 << 10, KeyBytes: 512, Tags: 64, TagBytes: 256,
+			Labels: 64, LabelBytes: 1 << 10, NotificationBytes: 1 << 20,
 		},
 		Auto: checkpoint.DefaultAuto(),
 		Retention: Retention{
