@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 	hookReturn    = 45 * time.Millisecond  // until the last answer, once there was a first
 	hookShort     = 10 * time.Millisecond  // until the first answer of a daemon that gave none a moment ago
 	hookStuckFor  = 10 * time.Second       // how long a moment ago is
-	hookReadLimit = 32 << 20               // of an event; the rest is not looked at
+	hookReadLimit = 8 << 20                // of an event; the rest is not looked at
 )
 
 const hookLong = `hook reads one event of an agent from stdin and tells the daemon. Agents run it: put it
@@ -97,7 +98,7 @@ func (a *app) hook(agent *hookAgent) {
 	// started from here would inherit that.)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	event, ok := parseHookEvent(agent, readEvent(a.stdin, start.Add(hookDeadline)))
+	event, ok := parseHookEvent(agent, readEvent(a.stdin, start.Add(hookPatience)))
 	if !ok {
 		return
 	}
@@ -127,21 +128,31 @@ func (a *app) hook(agent *hookAgent) {
 	}
 }
 
-// readEvent reads stdin to its end, or what is there at the deadline.
+// readEvent reads stdin to its end, or what came until the deadline.
 func readEvent(stdin io.Reader, deadline time.Time) []byte {
-	done := make(chan []byte, 1)
+	var mu sync.Mutex // guards data
+	var data []byte
+	done := make(chan struct{})
 	go func() {
-		data, _ := io.ReadAll(io.LimitReader(stdin, hookReadLimit))
-		done <- data
+		part := make([]byte, 64<<10)
+		for err := error(nil); err == nil && len(data) < hookReadLimit; {
+			var n int
+			n, err = stdin.Read(part)
+			mu.Lock()
+			data = append(data, part[:n]...)
+			mu.Unlock()
+		}
+		close(done)
 		// An agent that still writes would be sent SIGPIPE when this process ends.
 		_, _ = io.Copy(io.Discard, stdin)
 	}()
 	select {
-	case data := <-done:
-		return data
+	case <-done:
 	case <-time.After(time.Until(deadline)):
-		return nil
 	}
+	mu.Lock()
+	defer mu.Unlock()
+	return data
 }
 
 // tell delivers a report within the hook's time. answered says that the daemon gave a
