@@ -122,7 +122,7 @@ func parse(msg []byte, marks []rawjson.Mark, suspect bool, depth int) envelope {
 		bad = rawjson.Valid(msg, depth+2)
 	} else if suspect {
 		var elsewhere *checkpoint.Error
-		if bad, elsewhere = blame(msg, params, depth); elsewhere != nil {
+		if elsewhere, bad = blame(msg, params, depth); elsewhere != nil {
 			return envelope{err: elsewhere}
 		}
 	}
@@ -155,7 +155,7 @@ func parse(msg []byte, marks []rawjson.Mark, suspect bool, depth int) envelope {
 
 // blame finds out where a message is too deep or not UTF-8: in a param, which is told with
 // the request's own id, or elsewhere.
-func blame(msg, params []byte, depth int) (inParams error, elsewhere *checkpoint.Error) {
+func blame(msg, params []byte, depth int) (elsewhere *checkpoint.Error, inParams error) {
 	if len(params) > 0 && params[0] == '{' {
 		err := rawjson.RawMembers(params, func(key, value []byte) error {
 			name, _ := rawjson.String(key)
@@ -165,16 +165,16 @@ func blame(msg, params []byte, depth int) (inParams error, elsewhere *checkpoint
 			return blameValue(value, cut(name), depth)
 		})
 		if err != nil {
-			return err, nil
+			return nil, err
 		}
 	} else if err := rawjson.Valid(params, depth); len(params) > 0 && err != nil {
-		return checkpoint.Invalid("params", "%s", err.Error()), nil
+		return nil, checkpoint.Invalid("params", "%s", err.Error())
 	}
 	switch err := rawjson.Valid(msg, depth+2); {
 	case errors.Is(err, rawjson.ErrDepth):
-		return nil, checkpoint.Errorf(checkpoint.KindInvalidRequest, "%s", err.Error())
+		return checkpoint.Errorf(checkpoint.KindInvalidRequest, "%s", err.Error()), nil
 	case err != nil:
-		return nil, checkpoint.Errorf(checkpoint.KindParse, "%s", err.Error())
+		return checkpoint.Errorf(checkpoint.KindParse, "%s", err.Error()), nil
 	}
 	return nil, nil
 }

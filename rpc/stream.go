@@ -123,7 +123,7 @@ func (s *stream) open(frame []byte) ([]byte, error) {
 	if isArray {
 		envelope = 3
 	}
-	compact, marks, flaw, err := rawjson.LenientMarks(frame[:0], frame, depth+envelope)
+	compact, marks, flaw, err := rawjson.Lenient(frame[:0], frame, depth+envelope)
 	if err != nil {
 		s.c.refuse(checkpoint.Errorf(checkpoint.KindParse, "%s", err.Error()))
 		return nil, nil

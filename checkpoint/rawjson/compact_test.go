@@ -64,11 +64,11 @@ func TestCompactRefuses(t *testing.T) {
 	if err := Valid([]byte(strings.Repeat(`{"a":[`, 100000)+strings.Repeat("]}", 100000)), 0); err != nil {
 		t.Errorf("no bound on depth: %v", err)
 	}
-	out, flaw, err := Lenient(nil, []byte("[ \"\xff\", [[1]] ]"), 2)
+	out, _, flaw, err := Lenient(nil, []byte("[ \"\xff\", [[1]] ]"), 2)
 	if string(out) != "[\"\xff\",[[1]]]" || !errors.Is(flaw, ErrUTF8) || err != nil {
 		t.Errorf("Lenient: %q, %v, %v", out, flaw, err)
 	}
-	if _, _, err := Lenient(nil, []byte("[[1]"), 1); !errors.Is(err, ErrSyntax) {
+	if _, _, _, err := Lenient(nil, []byte("[[1]"), 1); !errors.Is(err, ErrSyntax) {
 		t.Errorf("Lenient on bad syntax: %v", err)
 	}
 }
@@ -132,7 +132,7 @@ func TestQuoting(t *testing.T) {
 }
 
 func TestMarks(t *testing.T) {
-	out, marks, flaw, err := LenientMarks(nil, []byte(` { "a" : 1 , "p" : { "x" : [ {"q":1} , 2 ] , "y" : { "z" : { } } } ,"e":{ }, "l": [ {"no":1} ] } `), 9)
+	out, marks, flaw, err := Lenient(nil, []byte(` { "a" : 1 , "p" : { "x" : [ {"q":1} , 2 ] , "y" : { "z" : { } } } ,"e":{ }, "l": [ {"no":1} ] } `), 9)
 	var got []string
 	for _, m := range marks {
 		got = append(got, fmt.Sprintf("%d %s=%s", m.Depth, out[m.Key:m.KeyEnd], out[m.Value:m.End]))
@@ -141,7 +141,7 @@ func TestMarks(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) || flaw != nil || err != nil {
 		t.Errorf("got %q, %v, %v; want %q", got, flaw, err, want)
 	}
-	if _, marks, _, _ := LenientMarks(nil, []byte(`{"a":{`+strings.Repeat(`"x":1,`, 100)+`"y":2}}`), 9); marks != nil {
+	if _, marks, _, _ := Lenient(nil, []byte(`{"a":{`+strings.Repeat(`"x":1,`, 100)+`"y":2}}`), 9); marks != nil {
 		t.Errorf("%d marks of too many", len(marks))
 	}
 }
@@ -181,9 +181,9 @@ func FuzzCompact(f *testing.F) {
 
 // checkMarks holds the marks against the walk.
 func checkMarks(t *testing.T, in, compact []byte) {
-	_, marks, _, err := LenientMarks(nil, in, 10000)
+	_, marks, _, err := Lenient(nil, in, 10000)
 	if err != nil {
-		t.Fatalf("LenientMarks(%q): %v", in, err)
+		t.Fatalf("Lenient(%q): %v", in, err)
 	}
 	if marks == nil || compact[0] != '{' {
 		return

@@ -11,10 +11,11 @@ const (
 	maxMarks  = 64
 )
 
-// LenientMarks is Lenient that also marks the members of the outermost object and of the
-// objects that are members of it, in one pass. A text with more of them than a message
-// needs, or with no object, gets none: walk it.
-func LenientMarks(dst, src []byte, maxDepth int) (out []byte, marks []Mark, flaw, err error) {
+// Lenient is Compact that goes on over what is too deep or not UTF-8 and reports the first
+// such place as flaw, for one who has to find out whose fault it is. It also marks the
+// members of the outermost object and of the objects that are members of it, in the same
+// pass; a text with more of them than a message needs gets no marks: walk it.
+func Lenient(dst, src []byte, maxDepth int) (out []byte, marks []Mark, flaw, err error) {
 	marks = make([]Mark, 0, 16)
 	s := scanner{src: src, dst: dst, compact: true, maxDepth: maxDepth, lenient: true, marks: &marks, marked: maxMarked}
 	if err := s.document(); err != nil {

@@ -54,16 +54,6 @@ func Valid(src []byte, maxDepth int) error {
 	return s.document()
 }
 
-// Lenient is Compact that goes on over what is too deep or not UTF-8 and reports the first
-// such place as flaw, for one who has to find out whose fault it is.
-func Lenient(dst, src []byte, maxDepth int) (out []byte, flaw, err error) {
-	s := scanner{src: src, dst: dst, compact: true, maxDepth: maxDepth, lenient: true}
-	if err := s.document(); err != nil {
-		return dst, nil, err
-	}
-	return s.dst, s.flaw, nil
-}
-
 // Value checks the one JSON value that starts at src[i] (after white space) and returns
 // where it starts and ends.
 func Value(src []byte, i, maxDepth int) (start, end int, err error) {
