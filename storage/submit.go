@@ -29,11 +29,13 @@ func (s *dirStore) Submit(ctx context.Context, c *NewCheckpoint, done func(check
 		return err
 	}
 	o.done = func(err error) {
-		// After a flush of unknown outcome the journal may name the body.
-		if large != "" && !errors.Is(err, errUnknown) && (err != nil || receipt.Existing) {
-			s.dropLarge(large)
+		// After a flush of unknown outcome the next Open may find the record: what it names stays.
+		if !errors.Is(err, errUnknown) {
+			if large != "" && (err != nil || receipt.Existing) {
+				s.dropLarge(large)
+			}
+			release()
 		}
-		release()
 		done(receipt, err)
 	}
 	if len(c.State) >= s.opts.LargeBytes {

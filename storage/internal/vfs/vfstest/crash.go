@@ -88,6 +88,20 @@ func (d *Disk) EachCrash(limit int, cache func(path string) bool, fn func(State)
 	return e.count, err
 }
 
+// Flushed is what a power cut now leaves at least: nothing but what was flushed.
+func (d *Disk) Flushed() State {
+	d.mu.Lock()
+	e := &enumeration{base: readImage(d.base), log: slices.Clone(d.log)}
+	d.mu.Unlock()
+	img := e.base.clone()
+	for _, s := range e.steps(len(e.log)) {
+		if !s.optional {
+			s.apply(img)
+		}
+	}
+	return State{Mem: img.build(), Marks: e.marks(len(e.log))}
+}
+
 type enumeration struct {
 	base  *image
 	log   []op
@@ -106,14 +120,18 @@ type step struct {
 	cache    bool
 }
 
-func (e *enumeration) at(end int) error {
-	e.count.Points++
-	var marks []any
+func (e *enumeration) marks(end int) (marks []any) {
 	for _, o := range e.log[:end] {
 		if o.kind == opMark {
 			marks = append(marks, o.mark)
 		}
 	}
+	return marks
+}
+
+func (e *enumeration) at(end int) error {
+	e.count.Points++
+	marks := e.marks(end)
 	steps := e.steps(end)
 	var open, cached []int
 	for i, s := range steps {
