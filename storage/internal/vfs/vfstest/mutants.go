@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -170,7 +171,7 @@ func SameMeaning(fsys vfs.FS, original *vfs.Mem) *Mutant {
 	return &Mutant{FS: fsys, wrap: func(path string, f vfs.File) vfs.File {
 		return &mutantFile{File: f, readAt: func(p []byte, off int64) (int, error) {
 			size, err := f.Size()
-			if err != nil {
+			if err != nil || len(p) == 0 {
 				return 0, err
 			}
 			b := make([]byte, size)
@@ -268,3 +269,23 @@ func (f *lateFile) Truncate(size int64) error {
 }
 
 func (f *lateFile) Close() error { return errors.Join(f.catchUp(), f.File.Close()) }
+
+// NoNames hides empty files whose path starts with prefix from ReadDir, so that what
+// their names say is not known.
+func NoNames(fsys vfs.FS, prefix string) vfs.FS { return &noNames{fsys, prefix} }
+
+type noNames struct {
+	vfs.FS
+	prefix string
+}
+
+func (m *noNames) ReadDir(path string) ([]vfs.Entry, error) {
+	list, err := m.FS.ReadDir(path)
+	if path+"/" != m.prefix {
+		return list, err
+	}
+	return slices.DeleteFunc(list, func(e vfs.Entry) bool {
+		info, err := m.Lstat(m.prefix + e.Name)
+		return err == nil && info.Size == 0
+	}), err
+}

@@ -1,0 +1,355 @@
+package storage_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs/vfstest"
+)
+
+// rotting is a store at rest, to be damaged one file at a time.
+type rotting struct {
+	mem   *vfs.Mem
+	w     *world
+	older map[string][]byte // what files held before their last change
+	wrap  func(vfs.FS) vfs.FS
+}
+
+// newRotting fills a store with every kind of file. A clean one was stopped, the other
+// was killed with records in its journal.
+func newRotting(t *testing.T, clean bool) *rotting {
+	t.Helper()
+	r := &rotting{mem: vfs.NewMem(), w: newWorld(), older: map[string][]byte{}, wrap: same}
+	s, err := storage.Open(context.Background(), small(r.mem))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{s: s, w: r.w}
+	a, b := checkpoint.NewID(), checkpoint.NewID()
+	id := []checkpoint.ID{checkpoint.NewID(), checkpoint.NewID(), checkpoint.NewID(), checkpoint.NewID()}
+	c.createSession(a)
+	c.create(a, id[0], `{"n":0}`, strings.Repeat("a captured file\n", 20))
+	c.create(a, id[1], `{"n":1}`, "")
+	c.annotate(id[0], "a note")
+	c.sync()
+	for _, f := range vfstest.Files(r.mem, ".") {
+		r.older[f] = vfstest.ReadFile(r.mem, f)
+	}
+	c.createSession(b)
+	c.create(b, id[2], `{"n":2}`, "")
+	c.annotate(id[0], "another note")
+	c.delete(id[1])
+	c.create(a, id[3], `{"n":3}`, "")
+	if !clean {
+		left := r.mem.Clone()
+		defer func() { r.mem = left }()
+	}
+	if err := errors.Join(append(c.errs, s.Close())...); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// promised says whether damage to a file must be found: the cache and the lock hold
+// nothing, and what is in tmp was never acknowledged.
+func promised(path string) bool {
+	return !strings.HasPrefix(path, "index/") && !strings.HasPrefix(path, "tmp/") && path != "LOCK"
+}
+
+// hold opens the damaged store and looks for what must not be: damage that nobody names,
+// a wrong byte that is served, a neighbour that is not.
+func (r *rotting) hold(mem *vfs.Mem, path string, gone bool) error {
+	s, err := storage.Open(context.Background(), small(r.wrap(mem)))
+	if err != nil {
+		if path == "FORMAT" && errors.Is(err, checkpoint.ErrCorrupt) && strings.Contains(err.Error(), "FORMAT") {
+			return nil
+		}
+		return fmt.Errorf("it does not start: %w", err)
+	}
+	return errors.Join(r.look(s, path, gone), s.Close())
+}
+
+func (r *rotting) look(s storage.Store, path string, gone bool) error {
+	ctx := context.Background()
+	report, err := s.ValidateAll(ctx, checkpoint.ID{}, nil)
+	if err != nil {
+		return err
+	}
+	named := slices.ContainsFunc(report.Problems, func(p storage.Problem) bool { return p.Path == path })
+	if !named && !(gone && path == "FORMAT") {
+		return fmt.Errorf("not found: %+v", report)
+	}
+	bad := 0
+	for id, m := range r.w.made {
+		st, err := s.Get(ctx, id)
+		switch {
+		case strings.HasPrefix(path, "journal/") && (errors.Is(err, checkpoint.ErrNotFound) || err == nil && r.w.gone[id]):
+			// What only the journal knew is lost with it, and the journal is named.
+		case r.w.gone[id]:
+			// That it was deleted may be lost with the manifest; it is not served.
+			if !errors.Is(err, checkpoint.ErrNotFound) && !(errors.Is(err, checkpoint.ErrCorrupt) && strings.HasSuffix(path, "/manifest.jsonl")) {
+				return fmt.Errorf("number %d was deleted: %v", m.sequence, err)
+			}
+		case errors.Is(err, checkpoint.ErrCorrupt):
+			bad++
+			if !r.listed(s, id) {
+				return fmt.Errorf("number %d is damaged and is not listed as that", m.sequence)
+			}
+		case err != nil:
+			return fmt.Errorf("number %d: %w", m.sequence, err)
+		case string(st.State) != m.state || st.Summary.Checksum != m.checksum:
+			return fmt.Errorf("number %d is served with other bytes", m.sequence)
+		}
+		if err == nil && m.file != "" {
+			_, content, err := s.ReadFile(ctx, id, "f")
+			if err == nil && string(content) != m.file {
+				return fmt.Errorf("a wrong file is served")
+			}
+			if err != nil && (!errors.Is(err, checkpoint.ErrCorrupt) || !strings.HasPrefix(path, "blobs/")) {
+				return fmt.Errorf("a file is not served: %w", err)
+			}
+		}
+	}
+	if bad > 1 || bad == 1 && !strings.Contains(path, "/checkpoints/") && !strings.HasPrefix(path, "journal/") {
+		return fmt.Errorf("%d checkpoints are lost by damage to one file", bad)
+	}
+	return nil
+}
+
+func (r *rotting) listed(s storage.Store, id checkpoint.ID) bool {
+	list, err := everything(s)
+	return err == nil && slices.ContainsFunc(list, func(sum checkpoint.Summary) bool { return sum.ID == id && sum.Corrupt })
+}
+
+// damage is one way to harm a file.
+type damage struct {
+	name string
+	do   func(m *vfs.Mem, path string) bool // false: it would change nothing
+}
+
+func (r *rotting) damages(path string) []damage {
+	must := func(errs ...error) bool {
+		if err := errors.Join(errs...); err != nil {
+			panic(err) // a disk in memory takes these
+		}
+		return true
+	}
+	edit := func(change func([]byte) []byte) func(*vfs.Mem, string) bool {
+		return func(m *vfs.Mem, path string) bool {
+			was := vfstest.ReadFile(m, path)
+			b := change(bytes.Clone(was))
+			vfstest.WriteFile(m, path, b)
+			return !bytes.Equal(was, b)
+		}
+	}
+	list := []damage{
+		{"gone", func(m *vfs.Mem, p string) bool { return must(m.Remove(p)) }},
+		{"empty", edit(func([]byte) []byte { return nil })},
+		{"zeros", edit(func(b []byte) []byte { return make([]byte, len(b)) })},
+		{"a byte more", edit(func(b []byte) []byte { return append(b, '\n') })},
+		{"a zero more", edit(func(b []byte) []byte { return append(b, 0) })},
+		{"twice", edit(func(b []byte) []byte { return append(b, b...) })},
+		{"a directory", func(m *vfs.Mem, p string) bool { return must(m.Remove(p), m.Mkdir(p)) }},
+		{"a FIFO", func(m *vfs.Mem, p string) bool { return must(m.Remove(p), m.Mkfifo(p)) }},
+		{"a symbolic link", func(m *vfs.Mem, p string) bool { return must(m.Remove(p), m.Symlink("FORMAT", p)) }},
+	}
+	if old, ok := r.older[path]; ok {
+		list = append(list, damage{"an old copy", edit(func([]byte) []byte { return old })})
+	}
+	return list
+}
+
+// kind groups the files that could be taken for each other.
+func kind(path string) string {
+	parts := strings.Split(path, "/")
+	switch len(parts) {
+	case 2:
+		return parts[0]
+	case 4:
+		return parts[2]
+	}
+	return parts[len(parts)-1]
+}
+
+func TestFaultDamagedFiles(t *testing.T) {
+	full(t)
+	for _, clean := range []bool{true, false} {
+		r := newRotting(t, clean)
+		files := vfstest.Files(r.mem, ".")
+		for _, path := range files {
+			if !promised(path) {
+				continue
+			}
+			for _, d := range r.damages(path) {
+				m := r.mem.Clone()
+				if !d.do(m, path) || r.heals(path, clean, d.name) {
+					continue
+				}
+				if err := r.hold(m, path, d.name == "gone"); err != nil {
+					t.Errorf("clean %v, %s: %s: %v", clean, d.name, path, err)
+				}
+			}
+			for _, other := range files {
+				if other <= path || !promised(other) || kind(other) != kind(path) {
+					continue
+				}
+				x, y := vfstest.ReadFile(r.mem, path), vfstest.ReadFile(r.mem, other)
+				if bytes.Equal(x, y) {
+					continue
+				}
+				m := r.mem.Clone()
+				vfstest.WriteFile(m, path, y)
+				vfstest.WriteFile(m, other, x)
+				if err := r.swapped(m, path, other); err != nil {
+					t.Errorf("clean %v, swapped %s and %s: %v", clean, path, other, err)
+				}
+			}
+		}
+	}
+}
+
+// heals says what the format allows to heal in silence: the markers hold nothing but
+// their names, and the end of a journal that was not closed may be torn.
+func (r *rotting) heals(path string, clean bool, what string) bool {
+	if strings.HasSuffix(path, ".a") || strings.HasSuffix(path, ".b") {
+		return true
+	}
+	return !clean && strings.HasPrefix(path, "journal/") && (what == "a zero more" || what == "a byte more")
+}
+
+func (r *rotting) swapped(m *vfs.Mem, paths ...string) error {
+	s, err := storage.Open(context.Background(), small(m))
+	if err != nil {
+		return fmt.Errorf("it does not start: %w", err)
+	}
+	report, err := s.ValidateAll(context.Background(), checkpoint.ID{}, nil)
+	for _, path := range paths {
+		if !slices.ContainsFunc(report.Problems, func(p storage.Problem) bool { return p.Path == path }) {
+			err = errors.Join(err, fmt.Errorf("%s is not named: %+v", path, report))
+		}
+	}
+	for id, m := range r.w.made {
+		if st, getErr := s.Get(context.Background(), id); getErr == nil && string(st.State) != m.state {
+			err = errors.Join(err, fmt.Errorf("number %d is served with other bytes", m.sequence))
+		}
+	}
+	return errors.Join(err, s.Close())
+}
+
+// rot changes bytes of one file, and cuts it short, and returns the first change that is
+// not found. values says which of the 255 other values a byte gets.
+func (r *rotting) rot(path string, values func(was byte) []byte, stride int) (cases int64, err error) {
+	was := vfstest.ReadFile(r.mem, path)
+	for i := 0; i < len(was); i += stride {
+		for _, v := range values(was[i]) {
+			m := r.mem.Clone()
+			b := bytes.Clone(was)
+			b[i] = v
+			vfstest.WriteFile(m, path, b)
+			if err := r.hold(m, path, false); err != nil {
+				return cases, fmt.Errorf("%s, byte %d: %#x for %#x: %w", path, i, v, was[i], err)
+			}
+			cases++
+		}
+		m := r.mem.Clone()
+		vfstest.WriteFile(m, path, was[:i])
+		if err := r.hold(m, path, false); err != nil {
+			return cases, fmt.Errorf("%s, cut to %d bytes: %w", path, i, err)
+		}
+		cases++
+	}
+	return cases, nil
+}
+
+func everyValue(was byte) []byte {
+	list := make([]byte, 0, 255)
+	for v := range 256 {
+		if byte(v) != was {
+			list = append(list, byte(v))
+		}
+	}
+	return list
+}
+
+// someValues are those that mean something: another bit, the end of a line, zero, a blank.
+func someValues(was byte) []byte {
+	list := []byte{was ^ 1, was ^ 0x20, 0, '\n', ' '}
+	return slices.DeleteFunc(list, func(v byte) bool { return v == was })
+}
+
+func TestFaultEveryByte(t *testing.T) {
+	values, stride := everyValue, 1
+	if !full(t) {
+		values, stride = someValues, 7
+	}
+	var cases atomic.Int64
+	r := newRotting(t, true)
+	for _, path := range vfstest.Files(r.mem, ".") {
+		if !promised(path) {
+			continue
+		}
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			n, err := r.rot(path, values, stride)
+			if err != nil {
+				t.Error(err)
+			}
+			cases.Add(n)
+		})
+	}
+	t.Cleanup(func() { t.Logf("%d changes", cases.Load()) })
+}
+
+// The journal of a killed store: what was acknowledged is in its groups, and those before
+// the last one cannot be torn.
+func TestFaultEveryByteOfTheJournal(t *testing.T) {
+	values, stride := someValues, 1
+	if !full(t) {
+		stride = 7
+	}
+	r := newRotting(t, false)
+	var once sync.Once
+	for _, path := range vfstest.Files(r.mem, "journal") {
+		was := vfstest.ReadFile(r.mem, path)
+		lines := bytes.SplitAfter(bytes.TrimRight(was, "\x00"), []byte("\n"))
+		last := 0 // bytes before the last group: one line, its commit, and nothing after it
+		for _, l := range lines[:max(0, len(lines)-3)] {
+			last += len(l)
+		}
+		for i := 0; i < last; i += stride {
+			for _, v := range values(was[i]) {
+				m := r.mem.Clone()
+				b := bytes.Clone(was)
+				b[i] = v
+				vfstest.WriteFile(m, path, b)
+				if err := r.hold(m, path, false); err != nil {
+					once.Do(func() { t.Errorf("%s, byte %d of %d: %#x for %#x: %v", path, i, last, v, was[i], err) })
+				}
+			}
+		}
+	}
+}
+
+func TestFaultEveryByteNoticesMutants(t *testing.T) {
+	full(t)
+	r := newRotting(t, true)
+	original := r.mem.Clone()
+	r.wrap = func(f vfs.FS) vfs.FS { return vfstest.SameMeaning(f, original) }
+	for _, path := range vfstest.Files(r.mem, "sessions") {
+		if _, err := r.rot(path, someValues, 1); err != nil {
+			t.Log("noticed:", err)
+			return
+		}
+	}
+	t.Fatal("a checksum over what is meant, not over what is stored, was not noticed")
+}
