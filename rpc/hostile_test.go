@@ -8,8 +8,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -242,8 +244,12 @@ func throw(t testing.TB, path string, in []byte) {
 	}
 }
 
-// TestManyFuzzedFrames mutates good frames, as many as a second or two allows.
+// TestManyFuzzedFrames mutates good frames: FORGE_CPD_FUZZ_FRAMES of them, 100,000 by itself.
 func TestManyFuzzedFrames(t *testing.T) {
+	want := 100_000
+	if n, err := strconv.Atoi(os.Getenv("FORGE_CPD_FUZZ_FRAMES")); err == nil {
+		want = n
+	}
 	svc := newFake()
 	s, path := serve(t, svc, func(o *Options) { o.Limits.FrameBytes = 16 << 10 })
 	good := []string{
@@ -253,7 +259,7 @@ func TestManyFuzzedFrames(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	const bytesUsed = `{}[]",:\x00ntf0123456789.eE+- ` + "\x80\xff\r"
 	frames := 0
-	for range 40 {
+	for frames < want {
 		var b bytes.Buffer
 		lsp := random.IntN(2) == 0
 		for range 2500 {
@@ -275,6 +281,9 @@ func TestManyFuzzedFrames(t *testing.T) {
 	}
 	if got := brief(t, dial(t, path).ask(fmt.Sprintf(info, "1"))); got != "1 ok" {
 		t.Errorf("afterwards: %s", got)
+	}
+	if now := memory(); now > 256<<20 {
+		t.Errorf("%d bytes of memory after %d frames", now, frames)
 	}
 	t.Logf("%d frames, %d errors told", frames, s.Stats().Errors)
 }
