@@ -22,12 +22,15 @@ type conn struct {
 	srv    *Server
 	nc     *net.UnixConn
 	id     uint64
-	creds  creds
+	creds  creds // its descriptor is guarded by credsMu
 	limits *Limits
 	stream *stream
 	order  sequencer
 	out    output
 	lsp    atomic.Bool
+
+	credsMu   sync.RWMutex
+	credsGone bool
 
 	slots    chan struct{} // one for each request that is not answered
 	handlers sync.WaitGroup
@@ -68,7 +71,7 @@ func (c *conn) run() {
 	<-c.out.stopped()
 	c.stream.frames.close()
 	c.srv.service.Disconnected(c)
-	c.creds.close()
+	c.closeCreds()
 }
 
 // readEnded is called by the reader after the last frame. It returns when all that was

@@ -25,8 +25,21 @@ func (c *conn) UID() uint32           { return c.creds.Uid }
 func (c *conn) GID() uint32           { return c.creds.Gid }
 func (c *conn) PID() int              { return int(c.creds.Pid) }
 func (c *conn) ConnID() uint64        { return c.id }
-func (c *conn) Alive() bool           { return c.creds.alive() }
 func (c *conn) Done() <-chan struct{} { return c.closed }
+
+// Alive is false once the connection has ended: the descriptor that could tell is closed.
+func (c *conn) Alive() bool {
+	c.credsMu.RLock()
+	defer c.credsMu.RUnlock()
+	return !c.credsGone && c.creds.alive()
+}
+
+func (c *conn) closeCreds() {
+	c.credsMu.Lock()
+	defer c.credsMu.Unlock()
+	c.credsGone = true
+	c.creds.close()
+}
 
 // Notify queues a notification unless too many wait already.
 func (c *conn) Notify(method string, params any) bool {

@@ -66,6 +66,14 @@ func TestThePeer(t *testing.T) {
 	if p.Notify("event", nil) || p.NotifyWait(t.Context(), "event", nil) == nil || p.Call(t.Context(), "x", nil, nil) == nil {
 		t.Error("a connection that has ended takes messages")
 	}
+	<-f.gone
+	for range 1000 { // the descriptor is closed right after
+		if !p.Alive() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("a peer that has gone is alive")
 }
 
 func TestCallsOfThePeer(t *testing.T) {
