@@ -364,18 +364,24 @@ func (e *Engine) failed(s *session, t Trigger, err error) {
 	}
 }
 
-// toolCallID is the member "id" of a tool call's detail.
+// toolCallID is the member "id" of a tool call's detail. Without one it is the member
+// "hook_event_id", of any cause: a hook that could not wait for the answer tells its event
+// again later.
 func toolCallID(t Trigger) string {
-	if t.Cause != checkpoint.CauseToolCall && t.Cause != checkpoint.CauseError || len(t.Detail) == 0 {
+	if len(t.Detail) == 0 {
 		return ""
 	}
 	var d struct {
-		ID string `json:"id"`
+		ID    string `json:"id"`
+		Event string `json:"hook_event_id"`
 	}
 	if json.Unmarshal(t.Detail, &d) != nil {
 		return "" // a detail of another shape names no call
 	}
-	return d.ID
+	if t.Cause == checkpoint.CauseToolCall || t.Cause == checkpoint.CauseError {
+		return cmp.Or(d.ID, d.Event)
+	}
+	return d.Event
 }
 
 func (e *Engine) takesErrors(s *session) bool {

@@ -17,7 +17,7 @@ type Request struct {
 	Detail  json.RawMessage // nil: none
 	State   json.RawMessage // nil: the taker finds one
 	// ToolCallID is the agent's id of the finished call that cause tool_call or error is
-	// about, "" when there is none. A taker that derives the checkpoint's id from session
+	// about, or the id of a hook's event; "" when there is none. A taker that derives the checkpoint's id from session
 	// and ToolCallID, and answers an id that is there already with its receipt, makes a
 	// call that is seen again after a crash one checkpoint still.
 	ToolCallID string

@@ -185,7 +185,7 @@ func tell(ctx context.Context, r *hookReport, socket string, dirs []string, star
 	}
 	rest, stop := context.WithDeadline(ctx, end)
 	defer stop()
-	return true, r.deliver(rest, c, false)
+	return true, r.deliver(rest, c)
 }
 
 func markStuck(marker string) {

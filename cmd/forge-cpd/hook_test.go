@@ -126,6 +126,14 @@ func (d *fakeDaemon) answer(method string, params json.RawMessage) any {
 	case "auto.trigger":
 		var p rpc.AutoTriggerParams
 		_ = json.Unmarshal(params, &p)
+		var detail hookDetail
+		_ = json.Unmarshal(p.Detail, &detail)
+		for _, c := range d.made {
+			var known hookDetail
+			if json.Unmarshal(c.Context.Detail, &known) == nil && known.EventID == detail.EventID && known.EventID != "" {
+				return rpc.AutoTriggerResult{CheckpointID: c.ID}
+			}
+		}
 		c := &checkpoint.Checkpoint{ID: checkpoint.NewID(), SessionID: p.SessionID, Cause: p.Cause, Message: p.Message, State: json.RawMessage("{}"), Tags: []string{}}
 		c.Context.Detail = p.Detail
 		d.made[c.ID] = c
@@ -135,16 +143,6 @@ func (d *fakeDaemon) answer(method string, params json.RawMessage) any {
 			d.mu.Lock()
 		}
 		return rpc.AutoTriggerResult{CheckpointID: c.ID, Sequence: uint64(len(d.made))}
-	case "checkpoint.list":
-		var p rpc.CheckpointListParams
-		_ = json.Unmarshal(params, &p)
-		list := []checkpoint.Summary{}
-		for _, c := range d.made {
-			if c.Cause == p.Cause {
-				list = append(list, checkpoint.Summary{ID: c.ID, SessionID: c.SessionID, Tags: []string{}})
-			}
-		}
-		return map[string]any{"checkpoints": list}
 	case "checkpoint.get":
 		var p rpc.CheckpointParams
 		_ = json.Unmarshal(params, &p)
@@ -256,7 +254,7 @@ func TestHookTakesEveryRealEvent(t *testing.T) {
 			}
 			for _, p := range told {
 				var detail hookDetail
-				if json.Unmarshal(p.Detail, &detail) != nil || detail.ID == "" || detail.Event != kind || len(p.State) < 10 || p.Message == "" {
+				if json.Unmarshal(p.Detail, &detail) != nil || detail.EventID == "" || (detail.ID == "") != (textOf(event, "tool_use_id") == "" && kind != "PostToolBatch") || detail.Event != kind || len(p.State) < 10 || p.Message == "" {
 					t.Errorf("%s %s: detail %s, message %q, state %.40s", agent, name, p.Detail, p.Message, p.State)
 				}
 			}
@@ -452,8 +450,8 @@ func TestHookSpoolsAndIsTakenInOnce(t *testing.T) {
 		}
 	}
 	drain()
-	if again := d.told(); len(again) != len(want) || len(spooled(spoolDir)) != 0 {
-		t.Errorf("told %d after the second time, %d left", len(again), len(spooled(spoolDir)))
+	if len(d.made) != len(want) || len(spooled(spoolDir)) != 0 {
+		t.Errorf("%d made after the second time, %d left", len(d.made), len(spooled(spoolDir)))
 	}
 }
 
@@ -510,7 +508,7 @@ func TestHookDoesNotWaitForTheCapture(t *testing.T) {
 	if code := run(t.Context(), []string{"hook", "drain"}, strings.NewReader(""), &out, &out); code != 0 {
 		t.Fatal(out.String())
 	}
-	if told := d.told(); len(told) != 1 || len(spooled(spoolDir)) != 0 {
-		t.Errorf("told %d times, %d left", len(told), len(spooled(spoolDir)))
+	if len(d.made) != 1 || len(spooled(spoolDir)) != 0 {
+		t.Errorf("%d made, %d left", len(d.made), len(spooled(spoolDir)))
 	}
 }

@@ -112,7 +112,18 @@ func TestHooksAndTranscriptMakeOneCheckpointEach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hook := func(name string) { hookRun(t, "claude-code", events[name]) }
+	_, paths, err := config.Resolve(config.Flags{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hook := func(name string) {
+		hookRun(t, "claude-code", events[name])
+		// On a machine so busy that the daemon was too slow for the hook; a hook that is no
+		// test starts this by itself.
+		if _, err := takeInSpool(t.Context(), c, paths.Socket, spoolDirs(paths)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	hook("SessionStart")
 	hook("UserPromptSubmit")
 	for line := range bytes.Lines(data) {
@@ -225,12 +236,28 @@ func TestSpoolIsTakenInAtStart(t *testing.T) {
 	for _, name := range []string{"SessionStart", "UserPromptSubmit", "PostToolUse", "SessionEnd"} {
 		hookRun(t, "codex", events[name])
 	}
-	c, _ := realDaemon(t)
 	_, paths, err := config.Resolve(config.Flags{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
+	copies := map[string][]byte{}
+	for _, path := range spooled(paths.DataDir + ".spool") {
+		if copies[path], err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var c *client.Client
+	var stop func()
+	for range 2 { // the second time by another daemon, as after a crash before the files were removed
+		if stop != nil {
+			stop()
+		}
+		c, stop = realDaemon(t)
+		for path, data := range copies {
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if _, err := takeInSpool(t.Context(), c, paths.Socket, spoolDirs(paths)); err != nil {
 			t.Fatal(err)
 		}

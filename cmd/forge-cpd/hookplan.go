@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,15 +43,17 @@ type hookTrigger struct {
 	InFile   bool             `json:"in_file,omitempty"` // the result was in the transcript when the hook ran
 }
 
-// hookDetail becomes context.trigger_detail. ID is the tool call's, or the event's.
+// hookDetail becomes context.trigger_detail. ID is the tool call's. The daemon takes one
+// checkpoint for an ID, or without one for an EventID, however often it is told.
 type hookDetail struct {
-	Event string    `json:"event"`
-	ID    string    `json:"id"`
-	Tool  string    `json:"tool,omitempty"`
-	Line  int       `json:"line,omitempty"`
-	Path  string    `json:"path,omitempty"`
-	CWD   string    `json:"cwd,omitempty"`
-	At    time.Time `json:"at"`
+	Event   string    `json:"event"`
+	EventID string    `json:"hook_event_id"`
+	ID      string    `json:"id,omitempty"`
+	Tool    string    `json:"tool,omitempty"`
+	Line    int       `json:"line,omitempty"`
+	Path    string    `json:"path,omitempty"`
+	CWD     string    `json:"cwd,omitempty"`
+	At      time.Time `json:"at"`
 }
 
 // hookAuto is the partial AutoConfig of a session that a hook makes: the daemon puts it
@@ -85,7 +88,7 @@ func (e *hookEvent) plan(id string, now time.Time, socket string, base checkpoin
 	if e.cwd != "" {
 		r.Session.Labels["cwd"] = e.cwd
 	}
-	detail := hookDetail{Event: e.name, ID: id, CWD: e.cwd, At: r.At}
+	detail := hookDetail{Event: e.name, EventID: id, CWD: e.cwd, At: r.At}
 	var state json.RawMessage
 	if !file.there {
 		state = e.state()
@@ -103,12 +106,9 @@ func (e *hookEvent) plan(id string, now time.Time, socket string, base checkpoin
 
 func (e *hookEvent) toolTrigger(c hookCall, i int, file transcriptFile, detail hookDetail, state json.RawMessage) hookTrigger {
 	t := hookTrigger{Cause: checkpoint.CauseToolCall, Message: shortText(c.tool, "a tool"), Detail: detail, State: state}
-	t.Detail.Tool = c.tool
-	switch {
-	case c.id != "":
-		t.Detail.ID = c.id
-	case i > 0:
-		t.Detail.ID = newEventID()
+	t.Detail.Tool, t.Detail.ID = c.tool, c.id
+	if i > 0 {
+		t.Detail.EventID += "-" + strconv.Itoa(i)
 	}
 	failed := e.failed
 	if seen, ok := file.results[c.id]; ok {
@@ -206,9 +206,9 @@ func readTranscript(e *hookEvent) transcriptFile {
 	return found
 }
 
-// deliver tells the daemon. again says that the report comes from the spool: the daemon
-// may have taken it in already, in the moment when the hook gave up waiting.
-func (r *hookReport) deliver(ctx context.Context, c *client.Client, again bool) error {
+// deliver tells the daemon. It may be told again: the daemon may have taken in what a hook
+// gave up waiting for, and knows an event by its id.
+func (r *hookReport) deliver(ctx context.Context, c *client.Client) error {
 	s, err := c.CreateSession(ctx, &r.Session)
 	if err != nil {
 		return err
@@ -232,7 +232,7 @@ func (r *hookReport) deliver(ctx context.Context, c *client.Client, again bool) 
 		if t.Followed && (followed || !t.InFile) {
 			continue
 		}
-		if err := t.fire(ctx, c, &s.Session, again); err != nil {
+		if err := t.fire(ctx, c, &s.Session); err != nil {
 			return err
 		}
 	}
@@ -264,15 +264,10 @@ func (r *hookReport) addWatches(ctx context.Context, c *client.Client, s *checkp
 	return true, err
 }
 
-func (t *hookTrigger) fire(ctx context.Context, c *client.Client, s *checkpoint.Session, again bool) error {
+func (t *hookTrigger) fire(ctx context.Context, c *client.Client, s *checkpoint.Session) error {
 	detail, err := json.Marshal(t.Detail)
 	if err != nil {
 		return err
-	}
-	if again {
-		if taken, err := t.isTaken(ctx, c, s); taken || err != nil {
-			return err
-		}
 	}
 	p := rpc.AutoTriggerParams{SessionRef: client.ByID(s.ID), Cause: t.Cause, Message: t.Message, Detail: detail, State: t.State}
 	got, err := c.Trigger(ctx, &p)
@@ -281,25 +276,4 @@ func (t *hookTrigger) fire(ctx context.Context, c *client.Client, s *checkpoint.
 		_, err = c.Trigger(ctx, &p)
 	}
 	return err
-}
-
-// isTaken looks for the checkpoint of this event among those made since.
-func (t *hookTrigger) isTaken(ctx context.Context, c *client.Client, s *checkpoint.Session) (bool, error) {
-	since := t.Detail.At.Add(-time.Second)
-	for sum, err := range c.AllCheckpoints(ctx, rpc.CheckpointListParams{SessionRef: client.ByID(s.ID), Cause: t.Cause, Since: &since}) {
-		if err != nil {
-			return false, err
-		}
-		cp, err := c.Checkpoint(ctx, sum.ID)
-		if errors.Is(err, checkpoint.ErrNotFound) || errors.Is(err, checkpoint.ErrCorrupt) {
-			continue
-		} else if err != nil {
-			return false, err
-		}
-		var d hookDetail
-		if json.Unmarshal(cp.Context.Detail, &d) == nil && d.ID == t.Detail.ID {
-			return true, nil
-		}
-	}
-	return false, nil
 }

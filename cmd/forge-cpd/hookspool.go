@@ -161,7 +161,7 @@ func takeInDir(ctx context.Context, c *client.Client, socket, dir string) (taken
 		if r.Socket != socket && r.Socket != "" {
 			continue
 		}
-		err = r.deliver(ctx, c, true)
+		err = r.deliver(ctx, c)
 		if refused(err) {
 			err = os.Rename(path, path+".refused")
 		} else if err == nil {
