@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +77,13 @@ func (s *service) contextOf(ctx context.Context, sess checkpoint.Session, peer r
 		hidden := s.capture.process(&c, peer, names, cfg.Capture.Redact)
 		s.metrics.redacted.Add(hidden)
 	}
-	if sess.Auto != nil && sess.Auto.Capture.Git && c.WorkingDir != "" && c.UID != nil && *c.UID == s.uid {
+	own := c.UID != nil && *c.UID == s.uid
+	if c.WorkingDir == "" && sess.OwnerUID == s.uid && filepath.IsAbs(sess.Labels["cwd"]) {
+		// A transcript that is followed, a timer, a hook that has ended: no process is there
+		// to look at, but who made the session said where its agent works.
+		c.WorkingDir, own = sess.Labels["cwd"], true
+	}
+	if sess.Auto != nil && sess.Auto.Capture.Git && c.WorkingDir != "" && own {
 		git, err := readGit(ctx, c.WorkingDir)
 		if err != nil {
 			s.log.DebugContext(ctx, "the work tree was not looked at", "dir", c.WorkingDir, "err", err)

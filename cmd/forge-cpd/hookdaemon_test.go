@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -124,6 +125,14 @@ func TestHooksAndTranscriptMakeOneCheckpointEach(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.MkdirAll(filepath.Join(dir, "proj"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"init", "-q", "-b", "trunk"}, {"-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "--allow-empty", "-m", "x"}} {
+		if out, err := exec.Command("git", append([]string{"-C", filepath.Join(dir, "proj")}, args...)...).CombinedOutput(); err != nil {
+			t.Skipf("git: %v %s", err, out)
+		}
+	}
 	hook("SessionStart")
 	hook("UserPromptSubmit")
 	for line := range bytes.Lines(data) {
@@ -155,6 +164,10 @@ func TestHooksAndTranscriptMakeOneCheckpointEach(t *testing.T) {
 			}
 			continue
 		}
+		// The hook of the end is this process, and works elsewhere.
+		if g := cp.Context.Git; want != "disconnect" && (cp.Context.WorkingDir != filepath.Join(dir, "proj") || g == nil || g.Branch != "trunk" || len(g.Head) < 40) {
+			t.Errorf("%s: in %q, git %+v", want, cp.Context.WorkingDir, g)
+		}
 		f, err := c.File(t.Context(), cp.ID, path)
 		if err != nil || f.Content == nil {
 			t.Fatalf("%s: %v", want, err)
@@ -163,6 +176,15 @@ func TestHooksAndTranscriptMakeOneCheckpointEach(t *testing.T) {
 		if done.Calls != min(i, 2) || done.Failed != max(0, min(i, 2)-1) {
 			t.Errorf("%s: the transcript shows %d calls, %d failed", want, done.Calls, done.Failed)
 		}
+	}
+	// What a sub-agent does is in a file of its own, which appears later, and is kept with the rest.
+	sub := filepath.Join(strings.TrimSuffix(path, ".jsonl"), "subagents", "agent-a1.jsonl")
+	appendTo(t, sub, []byte(`{"type":"assistant","sessionId":"x","message":{"content":[{"type":"tool_use","id":"toolu_sub","name":"Grep"}]}}
+{"type":"user","sessionId":"x","message":{"content":[{"type":"tool_result","tool_use_id":"toolu_sub","content":"found"}]}}
+`))
+	last := taken(t, c, "claude-code:"+session, 5)[4]
+	if len(last.Context.Files) != 2 || !strings.Contains(string(last.Context.Detail), "toolu_sub") || last.Cause != checkpoint.CauseToolCall {
+		t.Errorf("the sub-agent's: %s with %d files, %s", last.Cause, len(last.Context.Files), last.Context.Detail)
 	}
 	// The session is open: the agent may come back.
 	if s, err := c.Session(t.Context(), client.ByKey("claude-code:"+session)); err != nil || s.Status != checkpoint.Active {
