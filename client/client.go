@@ -29,8 +29,9 @@ type Client struct {
 	Socket string
 	// Dial connects; nil connects to Socket.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// RetryFor bounds how long one call may wait for a daemon that was there and is
-	// starting again, draining or overloaded; 0 is DefaultRetryFor, negative is not at all.
+	// RetryFor bounds how long one call may wait, from its first failure on, for a daemon
+	// that was there and is starting again, draining or overloaded; 0 is DefaultRetryFor,
+	// negative is not at all.
 	RetryFor time.Duration
 	// Handshake bounds the wait for the first answer on a new connection; 0 is DefaultHandshake.
 	Handshake time.Duration
@@ -135,7 +136,8 @@ func encodeParams(params any) ([]byte, error) {
 // retry decides, call by call, whether to try once more.
 type retry struct {
 	client   *Client
-	deadline time.Time
+	span     time.Duration
+	deadline time.Time // set by the first failure: a daemon may hang for long before it is replaced
 	delay    time.Duration
 }
 
@@ -144,11 +146,14 @@ func (c *Client) newRetry() *retry {
 	if span == 0 {
 		span = DefaultRetryFor
 	}
-	return &retry{client: c, deadline: time.Now().Add(span), delay: 10 * time.Millisecond}
+	return &retry{client: c, span: span, delay: 10 * time.Millisecond}
 }
 
 // again waits and reports true when the call may be made once more.
 func (r *retry) again(ctx context.Context, method string, err error) bool {
+	if r.deadline.IsZero() {
+		r.deadline = time.Now().Add(r.span)
+	}
 	if ctx.Err() != nil || !r.client.worthRetrying(method, err) || time.Now().Add(r.delay).After(r.deadline) {
 		return false
 	}

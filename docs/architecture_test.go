@@ -25,7 +25,7 @@ var arrows = map[string][]string{
 	"daemon":                 {"checkpoint", "checkpoint/rawjson", "storage", "autotrigger", "autotrigger/transcript", "rpc", "daemon/config"},
 	"cmd/forge-cpd":          {"checkpoint", "checkpoint/rawjson", "storage", "autotrigger", "autotrigger/transcript", "rpc", "daemon", "daemon/config", "client"},
 	"docs":                   {},
-	"systemd":                {},
+	"systemd":                {"checkpoint", "rpc", "client"}, // its tests only
 }
 
 // forTests may be imported by tests only.

@@ -53,7 +53,7 @@ passes on is taken. Exit code 75: another daemon has the store; 5: the store is 
 		o.Progress = func(done, total int) { bar.tell("reading the store: %d of %d", done, total) }
 		o.Ready = func(info rpc.Info) {
 			bar.done()
-			if format == "text" {
+			if format == "text" && os.Getenv("NOTIFY_SOCKET") == "" { // nobody reads it in a journal
 				a.greet(info, paths)
 			}
 		}
