@@ -37,6 +37,7 @@ test-race: ## run all tests with the race detector
 
 test-fault: ## crashes, power cuts, failing disks and damage; FAULT=short for the short form
 	FORGE_CPD_FAULT=$(FAULT) $(GO) test -count=1 -timeout 30m -run '^TestFault' ./...
+	FORGE_CPD_FAULT=$(FAULT) $(GO) test -race -count=1 -timeout 30m -run '^TestFaultLinear' ./storage
 
 test-agents: build ## the real Claude Code, Codex and Gemini against a model of our own; needs npm
 	FORGE_CPD_AGENTS=1 $(GO) test -count=1 -timeout 30m -v -run '^TestAgents' ./...
