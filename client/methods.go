@@ -51,9 +51,25 @@ func (c *Client) Discover(ctx context.Context) (json.RawMessage, error) {
 	return c.Call(ctx, "rpc.discover", nil)
 }
 
-// Info says who answers: daemon.info.
+// Info says who answers: daemon.info. On a new connection it is what the handshake was
+// answered, within Handshake.
 func (c *Client) Info(ctx context.Context) (*rpc.Info, error) {
-	return invoke[*rpc.Info](ctx, c, "daemon.info", nil)
+	r := c.newRetry()
+	for {
+		cn, err := c.current()
+		if err == nil && cn != nil {
+			return invoke[*rpc.Info](ctx, c, "daemon.info", nil)
+		}
+		if err == nil {
+			if cn, err = c.connect(ctx); err == nil {
+				info := *cn.info
+				return &info, nil
+			}
+		}
+		if !r.again(ctx, "daemon.info", err) {
+			return nil, err
+		}
+	}
 }
 
 // Health says what is wrong, if anything: daemon.health.

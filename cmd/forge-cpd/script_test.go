@@ -1,15 +1,19 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // builtBinary builds the real program once for all scripts: an automatic start must find a
@@ -83,12 +87,61 @@ func setupMachine(env *testscript.Env, bin string) error {
 		env.Setenv(k, v)
 	}
 	env.Defer(func() {
-		cmd := exec.Command(filepath.Join(bin, "forge-cpd"), "--no-start", "call", "daemon.shutdown")
-		cmd.Env = env.Vars
-		_ = cmd.Run() // there may be none
+		endDaemons(env.T().(testing.TB), run)
 		_ = os.RemoveAll(run)
 	})
 	return nil
+}
+
+// endDaemons ends every daemon that listens below a directory, one that is stopped too:
+// a script that fails or is cut off leaves none behind.
+func endDaemons(t testing.TB, run string) {
+	sockets, err := filepath.Glob(filepath.Join(run, "*", "s"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, socket := range sockets {
+		pid, err := listener(socket)
+		if err != nil {
+			continue // nobody listens any more
+		}
+		p, err := os.FindProcess(pid)
+		if err != nil {
+			continue
+		}
+		_ = p.Signal(syscall.SIGTERM)
+		_ = p.Signal(syscall.SIGCONT)
+		for end := time.Now().Add(15 * time.Second); p.Signal(syscall.Signal(0)) == nil; {
+			if time.Now().After(end) {
+				t.Errorf("the daemon %d did not end when it was told to", pid)
+				_ = p.Kill()
+				break
+			}
+			time.Sleep(10 * time.Millisecond) // it is no child: there is nothing to wait for
+		}
+	}
+}
+
+// listener is the process that listens on a socket; the kernel tells, even of one that is stopped.
+func listener(socket string) (int, error) {
+	c, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	ctlErr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(ctlErr, err); err != nil {
+		return 0, err
+	}
+	if cred.Pid == int32(os.Getpid()) || cred.Pid <= 1 {
+		return 0, fmt.Errorf("process %d listens on %s", cred.Pid, socket)
+	}
+	return int(cred.Pid), nil
 }
 
 // cmdExits runs a program and wants its exit status: exits 4 forge-cpd show x.
