@@ -185,7 +185,7 @@ func (f failing) sweep(step int) (runs int, err error) {
 func TestFaultEveryCallFails(t *testing.T) {
 	step := 1
 	if !full(t) {
-		step = 5
+		step = 9
 	}
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE} {
 		for _, sticky := range []bool{false, true} {

@@ -119,12 +119,12 @@ func names(list []request) string {
 }
 
 func TestFaultEveryCrashState(t *testing.T) {
-	limit, every3 := 1<<12, 16
+	limit, every3 := 1<<10, 64
 	list := append(workloads(1), workloads(2)...)
 	if !full(t) {
-		limit, list = 1<<8, workloads(1)
+		limit, list = 1<<6, workloads(1)
 		for i, w := range workloads(2) {
-			if i%7 == 0 {
+			if i%16 == 0 {
 				list = append(list, w)
 			}
 		}

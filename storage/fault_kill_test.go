@@ -71,9 +71,9 @@ func peaceful(mem *vfs.Mem, w *world) (string, error) {
 func same(f vfs.FS) vfs.FS { return f }
 
 func TestFaultDiesAtEveryCall(t *testing.T) {
-	step, again := 1, 3
+	step, again := 1, 1
 	if !full(t) {
-		step, again = 3, 17
+		step, again = 5, 17
 	}
 	var mu sync.Mutex
 	deaths, cuts := 0, 0
