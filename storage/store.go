@@ -241,6 +241,8 @@ func (s *dirStore) makeStore() error {
 			return s.storageError("writing FORMAT", err)
 		}
 		made = true
+	} else if err != nil {
+		return s.storageError("looking for FORMAT", err)
 	}
 	if made {
 		if err := s.fs.SyncDir(""); err != nil {
