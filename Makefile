@@ -31,6 +31,7 @@ demo: build ## a crash in the middle of a real transcript: what was kept, restor
 
 test: ## run all tests; those that need a program that is missing skip and say so
 	$(GO) test ./...
+	cd bench && $(GO) test ./metrics
 
 test-race: ## run all tests with the race detector
 	$(GO) test -race ./...

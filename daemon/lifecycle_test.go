@@ -190,13 +190,59 @@ func TestMetricsOverHTTP(t *testing.T) {
 	if !strings.HasSuffix(text, "\n# EOF\n") || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/openmetrics-text") {
 		t.Errorf("not OpenMetrics: %s ends %q", resp.Header.Get("Content-Type"), text[len(text)-20:])
 	}
-	if os.Getenv("FC_METRICS_OUT") != "" {
-		if err := os.WriteFile(os.Getenv("FC_METRICS_OUT"), b.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 	o.Config.Metrics.Listen = "0.0.0.0:0"
 	if _, err := listenMetrics(o.Config.Metrics.Listen, nil, nil); err == nil {
 		t.Error("metrics would be served to the network")
+	}
+}
+
+// Each line of a request has its number, at debug level each request has a line, and the
+// level follows the configuration. What a client sends is in none of them.
+func TestTheLogNamesRequestsAndTellsNoSecrets(t *testing.T) {
+	o := directoryOptions(t)
+	file := filepath.Join(filepath.Dir(o.Paths.DataDir), "config.yaml")
+	o.Paths.Config = file
+	level := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte("log: {level: "+name+"}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	level("debug")
+	d := start(t, o)
+	p := d.dial()
+	const secret = "sk-canary-0123456789"
+	s := p.session(obj{"name": secret + " name"})
+	p.call("checkpoint.create", obj{"session_id": s.ID, "message": secret, "state": obj{"key": secret}, "metadata": obj{"m": secret}, "tags": []string{secret}}, nil)
+	for _, bad := range []struct {
+		method string
+		params obj
+	}{
+		{secret, obj{}}, {"checkpoint.create", obj{secret: 1}}, {"session.get", obj{"key": secret}},
+		{"checkpoint.create", obj{"session_id": s.ID, "message": 7, "state": secret}},
+	} {
+		if err := p.try(bad.method, bad.params, nil); err == nil {
+			t.Errorf("%v was taken", bad)
+		}
+	}
+	text := d.log.String()
+	for _, want := range []string{"request=1-2 method=checkpoint.create", "method=unknown", "error=-32601", "took="} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in the log:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, secret) {
+		t.Errorf("what a client sent is in the log:\n%s", text)
+	}
+	level("warn")
+	p.call("daemon.reload", obj{}, nil)
+	before := d.log.String()
+	p.call("daemon.info", obj{}, nil)
+	level("debug")
+	p.call("daemon.reload", obj{}, nil)
+	p.call("daemon.info", obj{}, nil)
+	after := strings.TrimPrefix(d.log.String(), before)
+	if n := strings.Count(after, "method=daemon.info"); n != 1 {
+		t.Errorf("daemon.info is in the log %d times, want once, at debug level only:\n%s", n, after)
 	}
 }

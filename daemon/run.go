@@ -49,6 +49,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Logger = slog.New(requestHandler{o.Logger.Handler()})
 	if err := checkConfig(o.Config); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -169,7 +170,7 @@ func (c *conn) serve(jc *jsonrpc2.Conn, r *request, m *method, params any, o *op
 	var result [][]byte
 	err := c.srv.enter(c, m, r.batch)
 	if err == nil {
-		ctx := c.srv.base
+		ctx := context.WithValue(c.srv.base, requestKey, requestID{c.id, r.id})
 		ctx = WithReceived(WithAdmit(WithPeer(ctx, c), func() { c.order.admit(o) }), r.received)
 		ctx = WithAfterReply(ctx, func(f func()) { r.after = append(r.after, f) })
 		result, err = c.call(ctx, m, params)
@@ -193,7 +194,7 @@ var errGone = &checkpoint.Error{Kind: checkpoint.KindOverloaded, Message: "the c
 func (c *conn) call(ctx context.Context, m *method, params any) (result [][]byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			c.srv.log.Error("handler panicked", "method", m.name, "panic", v, "stack", string(debug.Stack()))
+			c.srv.log.ErrorContext(ctx, "handler panicked", "method", m.name, "panic", v, "stack", string(debug.Stack()))
 			result, err = nil, checkpoint.Errorf(checkpoint.KindInternal, "internal error in %s: the daemon's log says more", m.name)
 		}
 	}()
@@ -205,7 +206,7 @@ func (c *conn) call(ctx context.Context, m *method, params any) (result [][]byte
 	if err != nil {
 		var known *checkpoint.Error
 		if !errors.As(err, &known) {
-			c.srv.log.Error("handler failed", "method", m.name, "err", err)
+			c.srv.log.ErrorContext(ctx, "handler failed", "method", m.name, "err", err)
 		}
 		return nil, err
 	}
@@ -213,11 +214,12 @@ func (c *conn) call(ctx context.Context, m *method, params any) (result [][]byte
 }
 
 // finish gives a request its reply, through the library where one is due.
-func (c *conn) finish(jc *jsonrpc2.Conn, r *request, _ *method, result [][]byte, err error) {
+func (c *conn) finish(jc *jsonrpc2.Conn, r *request, m *method, result [][]byte, err error) {
 	defer c.handlers.Done()
 	if err != nil {
 		c.countError()
 	}
+	c.logRequest(r, m, err)
 	switch {
 	case r.rawID == nil:
 	case err != nil:
@@ -230,6 +232,26 @@ func (c *conn) finish(jc *jsonrpc2.Conn, r *request, _ *method, result [][]byte,
 		c.drop(err)
 		c.stream.forget(r)
 	}
+}
+
+// logRequest tells that a request was answered. Nothing of what the peer sent is told: a
+// name that is no method's, a message or a state may hold what is nobody's business.
+func (c *conn) logRequest(r *request, m *method, err error) {
+	if !c.srv.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	name := "unknown"
+	if m == nil {
+		m = methodByName[r.method]
+	}
+	if m != nil {
+		name = m.name
+	}
+	attrs := []any{"request", requestID{c.id, r.id}, "method", name, "pid", c.PID(), "uid", c.UID(), "took", time.Since(r.received).Round(time.Microsecond)}
+	if err != nil {
+		attrs = append(attrs, "error", ToWire(err).Code)
+	}
+	c.srv.log.Debug("answered", attrs...)
 }
 
 // reply is where the library's answer comes out again: it queues the real one.

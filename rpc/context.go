@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -34,6 +35,7 @@ const (
 	admitKey
 	receivedKey
 	afterKey
+	requestKey
 )
 
 // PeerFrom returns the caller.
@@ -83,4 +85,18 @@ func AfterReply(ctx context.Context, f func()) {
 // WithAfterReply is for servers and tests: after is handed each f.
 func WithAfterReply(ctx context.Context, after func(f func())) context.Context {
 	return context.WithValue(ctx, afterKey, after)
+}
+
+// requestID numbers a request: its connection, and its place among that one's requests.
+type requestID struct{ conn, n uint64 }
+
+func (r requestID) String() string { return fmt.Sprintf("%d-%d", r.conn, r.n) }
+
+// RequestID names the request that a context belongs to in the daemon's log, as
+// CONNECTION-NUMBER; "" when it is none's.
+func RequestID(ctx context.Context) string {
+	if id, ok := ctx.Value(requestKey).(requestID); ok {
+		return id.String()
+	}
+	return ""
 }
