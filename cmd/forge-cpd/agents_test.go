@@ -69,13 +69,9 @@ func (r *agentRig) comesBack() {
 // takenIn: the daemon is there again, and what was kept makes its checkpoints.
 func (r *agentRig) takenIn() {
 	r.forge("hook", "drain")
-	causes := map[checkpoint.Cause]int{}
-	for _, cp := range r.checkpoints("the spooled prompt") {
-		causes[cp.Cause]++
-	}
-	if causes[checkpoint.CausePrompt] != 1 || causes[checkpoint.CauseDisconnect] != 1 {
-		r.t.Errorf("checkpoints %v", causes)
-	}
+	r.wantCheckpoints("the spooled prompt", map[checkpoint.Cause]int{
+		checkpoint.CausePrompt: 1, checkpoint.CauseToolCall: 1, checkpoint.CauseError: 1, checkpoint.CauseDisconnect: 1,
+	})
 }
 
 // client is a connection of this test's own.
@@ -261,23 +257,28 @@ func (r *agentRig) compare(daemon string, before func()) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	least := map[bool]time.Duration{false: time.Hour, true: time.Hour}
-	slower := func() bool { return least[true] > least[false]+hookDeadline }
-	for round := 0; round < 2 || round < 10 && slower(); round++ {
+	took := map[bool][]time.Duration{}
+	// How much runs without hooks differ among themselves is the machine's part.
+	slower := func() bool {
+		with, without := took[true], took[false]
+		return with[0] > without[0]+hookDeadline+(without[len(without)/2]-without[0])
+	}
+	for round := 0; round < 3 || round < 10 && slower(); round++ {
 		for with, text := range map[bool][]byte{false: bare, true: hooked} {
 			if err := os.WriteFile(path, text, 0o600); err != nil {
 				r.t.Fatal(err)
 			}
 			before()
 			r.model.play(agentSteps...)
-			least[with] = min(least[with], r.run(r.agent.prompt("be quick")...))
+			took[with] = append(took[with], r.run(r.agent.prompt("be quick")...))
+			slices.Sort(took[with])
 		}
 	}
 	if err := os.WriteFile(path, hooked, 0o600); err != nil {
 		r.t.Fatal(err)
 	}
-	r.t.Logf("daemon %s: %v, without hooks %v", daemon, least[true], least[false])
+	r.t.Logf("daemon %s: %v, without hooks: %v", daemon, took[true], took[false])
 	if slower() {
-		r.t.Errorf("daemon %s: %v, without hooks %v", daemon, least[true], least[false])
+		r.t.Errorf("daemon %s: %v, without hooks: %v", daemon, took[true], took[false])
 	}
 }

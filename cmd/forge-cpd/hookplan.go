@@ -32,6 +32,8 @@ type hookReport struct {
 	// unless the daemon begins to follow it only now, when the result is there already.
 	Triggers []hookTrigger `json:"triggers,omitempty"`
 	Ends     bool          `json:"ends,omitempty"`
+	// Event is the state of a checkpoint where the daemon may not read the transcript.
+	Event json.RawMessage `json:"event"`
 }
 
 type hookTrigger struct {
@@ -89,9 +91,10 @@ func (e *hookEvent) plan(id string, now time.Time, socket string, base checkpoin
 		r.Session.Labels["cwd"] = e.cwd
 	}
 	detail := hookDetail{Event: e.name, EventID: id, CWD: e.cwd, At: r.At}
+	r.Event = e.state()
 	var state json.RawMessage
 	if !file.there {
-		state = e.state()
+		state = r.Event
 	}
 	if cause, message := e.trigger(); cause != "" {
 		r.Triggers = append(r.Triggers, hookTrigger{Cause: cause, Message: message, Detail: detail, State: state})
@@ -209,39 +212,52 @@ func readTranscript(e *hookEvent) transcriptFile {
 // deliver tells the daemon. It may be told again: the daemon may have taken in what a hook
 // gave up waiting for, and knows an event by its id.
 func (r *hookReport) deliver(ctx context.Context, c *client.Client) error {
-	s, err := c.CreateSession(ctx, &r.Session)
+	s, unread, err := r.session(ctx, c)
 	if err != nil {
 		return err
 	}
-	ref := client.ByID(s.ID)
-	if s.Status == checkpoint.Closed {
-		if _, err := c.ReopenSession(ctx, ref); err != nil {
-			return err
-		}
-	}
 	followed := s.Existing
-	if s.Existing && s.Auto != nil { // nil: somebody disabled it
+	if s.Existing && s.Auto != nil && !unread { // nil: somebody disabled it
 		added, err := r.addWatches(ctx, c, &s.Session)
-		if err != nil {
+		if unread = errors.Is(err, checkpoint.ErrPermissionDenied); err != nil && !unread {
 			return err
 		}
 		followed = !added
 	}
 	for i := range r.Triggers {
-		t := &r.Triggers[i]
-		if t.Followed && (followed || !t.InFile) {
+		t := r.Triggers[i]
+		if t.Followed && !unread && (followed || !t.InFile) {
 			continue
+		}
+		if unread {
+			t.State = r.Event
 		}
 		if err := t.fire(ctx, c, &s.Session); err != nil {
 			return err
 		}
 	}
+	ref := client.ByID(s.ID)
 	if r.Ends {
 		if _, err := c.Call(ctx, "session.detach", rpc.SessionParams{SessionRef: ref}); err != nil && !errors.Is(err, checkpoint.ErrNotFound) && !errors.Is(err, checkpoint.ErrInvalidState) {
 			return err
 		}
 	}
 	return nil
+}
+
+// session opens the report's session. unread says that the daemon is another user's: it
+// reads no files for this one, so all is told by hooks alone.
+func (r *hookReport) session(ctx context.Context, c *client.Client) (s *rpc.SessionCreateResult, unread bool, err error) {
+	s, err = c.CreateSession(ctx, &r.Session)
+	if unread = errors.Is(err, checkpoint.ErrPermissionDenied); unread {
+		plain := r.Session
+		plain.Auto = json.RawMessage(`{"on_tool_call":true}`)
+		s, err = c.CreateSession(ctx, &plain)
+	}
+	if err == nil && s.Status == checkpoint.Closed {
+		_, err = c.ReopenSession(ctx, client.ByID(s.ID))
+	}
+	return s, unread, err
 }
 
 // addWatches makes the daemon follow what the session does not follow yet, such as the

@@ -18,13 +18,12 @@ type hookSettings struct {
 	note    string
 }
 
-// settingsOf knows where each agent looks. Events that say nothing new are left out: every
-// hook is a process.
+// settingsOf knows where each agent looks. Every hook is a process, so events that tell
+// nothing which others or the transcript do not tell (PostToolBatch, Stop, AfterAgent …) are left out.
 var settingsOf = map[string]hookSettings{
 	"claude-code": {
-		file: settingsIn("CLAUDE_CONFIG_DIR", ".claude", "settings.json"),
-		events: []string{"SessionStart", "UserPromptSubmit", "PostToolUse", "PostToolUseFailure", "PostToolBatch", "Stop", "StopFailure",
-			"SubagentStop", "PreCompact", "SessionEnd"},
+		file:   settingsIn("CLAUDE_CONFIG_DIR", ".claude", "settings.json"),
+		events: []string{"SessionStart", "UserPromptSubmit", "PostToolUse", "PostToolUseFailure", "StopFailure", "PreCompact", "SessionEnd"},
 		// async: Claude Code does not wait for the hook.
 		handler: func(_, command string) map[string]any {
 			return map[string]any{"type": "command", "command": command, "timeout": 5, "async": true}
@@ -32,7 +31,7 @@ var settingsOf = map[string]hookSettings{
 	},
 	"codex": {
 		file:   settingsIn("CODEX_HOME", ".codex", "hooks.json"),
-		events: []string{"SessionStart", "UserPromptSubmit", "PostToolUse", "PreCompact", "SubagentStop", "Stop", "SessionEnd"},
+		events: []string{"SessionStart", "UserPromptSubmit", "PostToolUse", "PreCompact", "SubagentStop", "SessionEnd"},
 		// SessionEnd runs in line whatever async says, for 3 s at most, and warns of more.
 		handler: func(event, command string) map[string]any {
 			h := map[string]any{"type": "command", "command": command, "timeout": 3}
@@ -45,7 +44,7 @@ var settingsOf = map[string]hookSettings{
 	},
 	"gemini": {
 		file:   settingsIn("", ".gemini", "settings.json"),
-		events: []string{"SessionStart", "BeforeAgent", "AfterTool", "AfterAgent", "SessionEnd"},
+		events: []string{"SessionStart", "BeforeAgent", "AfterTool", "SessionEnd"},
 		handler: func(_, command string) map[string]any { // the timeout is in milliseconds
 			return map[string]any{"name": "forge-cpd", "type": "command", "command": command, "timeout": 3000}
 		},
