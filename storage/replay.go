@@ -205,6 +205,9 @@ func largeDraft(r *record) (*draft, error) {
 		id: sum.ID, session: sum.SessionID, message: raw.Message, tags: raw.Tags, metadata: raw.Metadata,
 		trigger: sum.Trigger, cause: sum.Cause, parent: sum.ParentID, sequence: sum.Sequence, at: sum.Timestamp, sum: r.Sum,
 	}
+	// The record does not say whether files were captured. To look costs a read; not to look
+	// would let them be collected.
+	d.files = true
 	d.stateBytes = int(sum.StateBytes)
 	d.headBytes = int(r.Bytes) - d.stateBytes
 	d.tail = tail(checkpoint.ID{}, d.sequence, d.at)

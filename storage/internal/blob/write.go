@@ -44,6 +44,8 @@ func (s *Store) present(o object) (bool, error) {
 	path := s.path(o.sum)
 	if _, err := s.fs.Lstat(path); errors.Is(err, os.ErrNotExist) {
 		return false, nil
+	} else if err != nil {
+		return false, err
 	}
 	s.mu.Lock()
 	known := s.checked[o.sum]
