@@ -390,6 +390,7 @@ func (s *dirStore) publish(t *tx, size int64) {
 		bytes += t.entries[i].n
 	}
 	s.qmu.Lock()
+	s.journal.current.end = size
 	s.backlog += bytes
 	s.committed = s.journal.group - 1
 	s.pbell.Broadcast()

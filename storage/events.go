@@ -148,7 +148,7 @@ func (s *dirStore) eventFiles() ([]uint64, error) {
 func (s *dirStore) writeHead(b *batch) error {
 	f := &s.eventFile
 	r := record{
-		Type: recHead, Store: s.storeID, Group: b.group, FirstEvent: b.next, Created: b.created,
+		Type: recHead, Store: s.storeID, Segment: max(b.segment, s.headState.Segment), Group: b.group, FirstEvent: b.next, Created: b.created,
 		File: eventPath(f.first), Bytes: f.bytes, Count: f.count,
 	}
 	if f.hash != nil {

@@ -21,6 +21,8 @@ type segment struct {
 	// finished and lastGroup are guarded by the store's queue lock.
 	finished  bool
 	lastGroup uint64
+	end       int64 // of what is durable
+	damaged   bool  // it was so when the store was opened, and is named
 
 	mu   sync.RWMutex // guards file against being closed under a reader
 	file vfs.File     // nil once retired
@@ -80,6 +82,8 @@ type journal struct {
 	last     string // checksum of the newest commit or segment line: the chain
 	group    uint64 // of the next group
 	number   uint64 // of the newest segment
+	path     string // of the newest segment, also when it is gone
+	marked   uint64 // the newest number that the markers knew when the store was opened
 	ceiling  uint64
 	markers  [][2]uint64 // those that are there: number and ceiling
 	prepared chan preparedSegment
@@ -140,8 +144,16 @@ func (j *journal) open(ceiling uint64, first record) error {
 		return err
 	}
 	g := &segment{number: number, ceiling: ceiling, path: path, file: file}
-	fail := func(err error) error { return errors.Join(err, g.close(), ignoreMissing(j.fs.Remove(path))) }
-	first.Segment, first.Previous, first.Group = number, j.last, j.group
+	fail := func(err error) error {
+		// Markers without their segment would tell of one that is missing.
+		for _, name := range markerNames(number, ceiling) {
+			if goneErr := ignoreMissing(j.fs.Remove(name)); goneErr != nil {
+				return errors.Join(err, goneErr, g.close())
+			}
+		}
+		return errors.Join(err, g.close(), ignoreMissing(j.fs.Remove(path)))
+	}
+	first.Segment, first.Previous, first.Group, first.File = number, j.last, j.group, j.path
 	b, sum, err := encodeRecord(first)
 	if err != nil {
 		return fail(err)
@@ -152,9 +164,13 @@ func (j *journal) open(ceiling uint64, first record) error {
 	if err := file.Sync(); err != nil {
 		return fail(err)
 	}
+	if err := j.fs.SyncDir("journal"); err != nil { // its name before the markers'
+		return fail(err)
+	}
 	if err := j.mark(number, ceiling); err != nil {
 		return fail(err)
 	}
+	j.path, g.end = path, int64(len(b))
 	j.current, j.off, j.last, j.number, j.ceiling = g, int64(len(b)), sum, number, ceiling
 	j.unmark(number, ceiling)
 	return nil
@@ -228,6 +244,7 @@ func (j *journal) finish() error {
 	if err := g.file.Sync(); err != nil {
 		return fmt.Errorf("%w: %w", errUnknown, err)
 	}
+	g.end = j.off + int64(len(b))
 	j.last, j.current = sum, nil
 	return nil
 }

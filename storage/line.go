@@ -147,6 +147,7 @@ type record struct {
 	IDs        []checkpoint.ID        `json:"checkpoint_ids,omitempty"`
 	Numbers    []uint64               `json:"numbers,omitempty"`
 	Compacted  bool                   `json:"compacted,omitempty"`
+	HasFiles   bool                   `json:"has_files,omitempty"`
 	Count      int                    `json:"count,omitempty"`
 	Annotation *checkpoint.Annotation `json:"annotation,omitempty"`
 	Event      *checkpoint.Event      `json:"event,omitempty"`

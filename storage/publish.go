@@ -104,6 +104,7 @@ type batch struct {
 	first    uint64
 	next     uint64
 	created  uint64
+	segment  uint64 // the newest segment that may go with this batch
 }
 
 type fileJob struct {
@@ -567,6 +568,12 @@ func (s *dirStore) retire() error {
 		}
 		g := s.segments[0]
 		s.qmu.Unlock()
+		if s.headState.Segment < g.number {
+			h := &s.headState
+			if err := s.writeHead(&batch{group: h.Group, next: h.FirstEvent, created: h.Created, segment: g.number}); err != nil {
+				return err
+			}
+		}
 		if err := g.close(); err != nil {
 			return err
 		}

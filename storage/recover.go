@@ -3,7 +3,6 @@ package storage
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -32,6 +31,12 @@ func (s *dirStore) recover() error {
 	if err != nil {
 		return s.storageError("reading the journal", err)
 	}
+	if err := s.checkChain(reads); err != nil {
+		return err
+	}
+	if err := s.openEvents(reads); err != nil {
+		return err
+	}
 	if err := s.openSummaries(); err != nil {
 		return s.storageError("opening the index", err)
 	}
@@ -41,7 +46,10 @@ func (s *dirStore) recover() error {
 	}
 	s.mendManifests()
 	s.replay(reads)
-	s.retireRead(reads)
+	if err := s.retireRead(reads); err != nil {
+		return s.storageError("closing the journal", err)
+	}
+	s.mendHead()
 	s.cleanTmp(pending)
 	s.takeReserve()
 	s.blobs, err = blob.Open(s.fs, blob.Options{Dir: "blobs", Tmp: "tmp", Quarantine: func(path, problem string) error {
@@ -50,76 +58,6 @@ func (s *dirStore) recover() error {
 	if err != nil {
 		return s.storageError("opening the captured files", err)
 	}
-	return nil
-}
-
-// readHead learns how far the files go. One that is damaged is put away; the journal then
-// is applied from its start, which changes nothing that is there already.
-func (s *dirStore) readHead() error {
-	b, err := s.readAll(headPath)
-	if err == nil || errors.Is(err, errStrange) {
-		r, parseErr := parseRecord(b)
-		if parseErr == nil && r.Type == recHead {
-			s.headState, s.storeID = r, r.Store
-			s.nextEvent, s.sessionsCreated = r.FirstEvent, r.Created
-		} else if err := s.quarantine(checkpoint.ID{}, headPath, fmt.Sprint("damaged: ", parseErr), nil); err != nil {
-			return s.storageError("putting "+headPath+" away", err)
-		}
-	} else if !errors.Is(err, syscall.ENOENT) {
-		return s.storageError("reading "+headPath, err)
-	}
-	if s.storeID.IsZero() {
-		s.storeID = checkpoint.NewID()
-	}
-	s.headState.FirstEvent = max(s.headState.FirstEvent, 1)
-	s.nextEvent = max(s.nextEvent, 1)
-	s.journal.group = s.headState.Group + 1
-	s.committed, s.published = s.headState.Group, s.headState.Group
-	return s.openEvents()
-}
-
-// openEvents goes on with the file that head.json pins; lines beyond it are the journal's to add again.
-func (s *dirStore) openEvents() error {
-	firsts, err := s.eventFiles()
-	if err != nil {
-		return s.storageError("reading events", err)
-	}
-	if len(firsts) == 0 {
-		return nil
-	}
-	first := firsts[len(firsts)-1]
-	if s.headState.Type == "" { // head.json is gone: number on after what is there
-		list, _, err := s.readEventFile(first)
-		if err != nil {
-			return s.storageError("reading events", err)
-		}
-		s.nextEvent = first + uint64(len(list)) + eventsPerFile
-		s.headState.FirstEvent = s.nextEvent
-		return nil
-	}
-	if s.headState.File == "" || s.headState.Count == 0 {
-		return nil
-	}
-	b, err := s.readAll(s.headState.File)
-	if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errStrange) {
-		return s.storageError("reading events", err)
-	}
-	h := sha256.New()
-	if int64(len(b)) >= s.headState.Bytes {
-		h.Write(b[:s.headState.Bytes])
-	}
-	if err != nil || hex.EncodeToString(h.Sum(nil)) != s.headState.Sum {
-		problem := "it is not what head.json says"
-		if err != nil {
-			problem = "the file is gone"
-		}
-		return s.quarantine(checkpoint.ID{}, s.headState.File, problem, nil)
-	}
-	var n uint64
-	if _, err := fmt.Sscanf(s.headState.File, "events/%020d.jsonl", &n); err != nil {
-		return s.storageError("reading "+headPath, err)
-	}
-	s.eventFile = eventFile{first: n, count: s.headState.Count, bytes: s.headState.Bytes, hash: h}
 	return nil
 }
 
@@ -144,8 +82,11 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 			marks[[2]uint64{number, ceiling}]++
 		}
 	}
+	marked := map[uint64]bool{}
 	for m := range marks {
 		j.markers = append(j.markers, m)
+		marked[m[0]] = true
+		j.marked = max(j.marked, m[0])
 	}
 	s.sequence = j.ceiling
 	s.given = ranges{{0, j.ceiling}}
@@ -156,11 +97,55 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 		if err != nil {
 			return nil, err
 		}
+		if r.first.Type == "" && r.problem == "" {
+			if !marked[g.number] { // it was being made: nothing in it was acknowledged
+				s.dropUnbegun(g)
+				continue
+			}
+			r.problem, r.tail = "it has no first line", nil
+		}
 		j.group = max(j.group, r.lastGrp+1)
-		j.last = r.last
+		j.last, j.path = r.last, g.path
 		reads = append(reads, r)
 	}
 	return reads, nil
+}
+
+func (s *dirStore) dropUnbegun(g *segment) {
+	err := g.close()
+	if err == nil {
+		err = ignoreMissing(s.fs.Remove(g.path))
+	}
+	if err != nil && !errors.Is(err, syscall.EROFS) {
+		s.opts.Logger.Warn("a journal segment that was not begun cannot be removed", "path", g.path, "error", err)
+	}
+}
+
+// closeSegment ends a segment that was cut: the next one may not follow an open one.
+func (s *dirStore) closeSegment(r *segmentRead) error {
+	if r.closed && r.problem == "" && int64(len(r.data)) > r.end {
+		if err := r.seg.file.Truncate(r.end); err != nil {
+			return err
+		}
+		return r.seg.file.Sync()
+	}
+	if r.closed || r.problem != "" || r.first.Type == "" {
+		return nil
+	}
+	if len(r.tail) > 0 { // its remains must not stand behind the end
+		if err := r.seg.file.Truncate(r.end); err != nil {
+			return err
+		}
+		if err := r.seg.file.Sync(); err != nil {
+			return err
+		}
+	}
+	j := &s.journal
+	j.current, j.off = r.seg, r.end
+	err := j.finish()
+	j.current = nil
+	r.end = r.seg.end
+	return err
 }
 
 // journalChanges is what the unpublished part of the journal will do, looked at before
@@ -212,7 +197,6 @@ func (s *dirStore) replay(reads []*segmentRead) {
 				s.committed = max(s.committed, e.group)
 			}
 		}
-		r.data = nil
 	}
 }
 
@@ -236,11 +220,18 @@ func (s *dirStore) noteTorn(r *segmentRead) {
 }
 
 // retireRead hands the segments to the publisher: they are never written again.
-func (s *dirStore) retireRead(reads []*segmentRead) {
-	for _, r := range reads {
-		r.seg.finished, r.seg.lastGroup = true, r.lastGrp
+func (s *dirStore) retireRead(reads []*segmentRead) error {
+	for i, r := range reads {
+		if i == len(reads)-1 {
+			if err := s.closeSegment(r); err != nil && !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EBADF) {
+				return err
+			}
+		}
+		r.data = nil
+		r.seg.finished, r.seg.lastGroup, r.seg.end, r.seg.damaged = true, r.lastGrp, r.end, r.problem != ""
 		s.segments = append(s.segments, r.seg)
 	}
+	return nil
 }
 
 // cleanTmp removes what an interrupted process left, but not the bodies that the journal names.
@@ -393,6 +384,12 @@ func (s *dirStore) readManifest(l *sessionLoad, meta *record, c *journalChanges)
 	if pinned >= 0 && (int64(len(b)) == pinned || c.any) {
 		b = b[:pinned] // lines beyond are those of a round that did not end; the journal adds them again
 	} else if problem == "" {
+		if meta.Session != nil && !c.any && outgrown(b, meta) {
+			if err := s.quarantine(checkpoint.ID{}, l.dir+"/session.json", "it is older than the manifest", nil); err != nil {
+				return err
+			}
+			meta.Session = nil
+		}
 		problem = "it is not what session.json says"
 	}
 	state := s.manifestState(b)
@@ -422,6 +419,23 @@ func (s *dirStore) readManifest(l *sessionLoad, meta *record, c *journalChanges)
 		l.live = append(l.live, r)
 	}
 	return s.readNotes(l, state)
+}
+
+// outgrown says that the manifest is whole and goes on after what session.json knows of it.
+func outgrown(b []byte, meta *record) bool {
+	lines := splitLines(b)
+	if meta.Bytes < 0 || int64(len(b)) <= meta.Bytes || hexSum(b[:meta.Bytes]) != meta.Sum || len(lines) < 2 {
+		return false
+	}
+	last := record{}
+	for _, l := range lines {
+		r, err := parseRecord(l)
+		if err != nil {
+			return false
+		}
+		last = r
+	}
+	return last.Type == recDescribed && last.Sum != meta.sum
 }
 
 type manifestState struct {

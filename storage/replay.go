@@ -19,6 +19,8 @@ type segmentRead struct {
 	last    string // the chain's end
 	end     int64  // after the last whole group
 	lastGrp uint64
+	first   record // its first line
+	event   uint64 // the number of its first group's first event
 	closed  bool
 	tail    []byte // a torn last group
 	problem string // damage; what could be read is in entries all the same
@@ -59,14 +61,17 @@ func (r *segmentRead) scan(newest bool) {
 			r.problem = fmt.Sprintf(format, args...)
 		}
 	}
-	for len(rest) > 0 && rest[0] != 0 && !r.closed {
+	for len(rest) > 0 && !r.closed {
+		if rest[0] == 0 && !laterCommit(rest, func(group uint64) bool { return off == 0 || group != r.lastGrp+1 }) {
+			break
+		}
 		n := bytes.IndexByte(rest, '\n') + 1
 		if n == 0 {
 			n = len(rest)
 		}
 		e, err := parseEntry(rest[:n:n])
 		if err != nil {
-			if newest && !laterCommit(rest[n:]) {
+			if newest && !laterCommit(rest[n:], nil) {
 				break // torn: nothing after it was ever whole
 			}
 			damage("byte %d: %v", off, err)
@@ -75,7 +80,7 @@ func (r *segmentRead) scan(newest bool) {
 				damage("byte %d: the first line of segment %d", off, e.rec.Segment)
 			}
 			r.last, r.end = e.sum, off+int64(n)
-			r.lastGrp = e.rec.Group - 1
+			r.lastGrp, r.first = e.rec.Group-1, e.rec
 		} else if e.rec.Type == recCommit {
 			if problem := r.commit(group, e, off+int64(n)); problem != "" {
 				damage("byte %d: %s", off, problem)
@@ -98,6 +103,8 @@ func (r *segmentRead) scan(newest bool) {
 func (r *segmentRead) finish(newest bool, damage func(string, ...any)) {
 	tail := bytes.TrimRight(r.data[min(r.end, int64(len(r.data))):], "\x00")
 	switch {
+	case r.closed && newest && len(tail) == 0:
+		// The zeros behind its end may be there still: it was being closed.
 	case r.closed && int64(len(r.data)) != r.end:
 		damage("%d bytes after its end", int64(len(r.data))-r.end)
 	case !r.closed && !newest:
@@ -112,6 +119,9 @@ func (r *segmentRead) finish(newest bool, damage func(string, ...any)) {
 
 // commit takes a group over. One that lost lines keeps those that verify: they were acknowledged.
 func (r *segmentRead) commit(group []entry, c entry, end int64) string {
+	if r.first.Type != "" && c.rec.Group <= r.lastGrp {
+		return fmt.Sprintf("group %d stands there again", c.rec.Group)
+	}
 	digest := sha256.New()
 	for i := range group {
 		digest.Write([]byte(group[i].sum))
@@ -125,13 +135,17 @@ func (r *segmentRead) commit(group []entry, c entry, end int64) string {
 	for i := range group {
 		group[i].group = c.rec.Group
 	}
+	if r.event == 0 {
+		r.event = c.rec.FirstEvent
+	}
 	r.entries = append(r.entries, group...)
 	r.last, r.end, r.lastGrp = c.sum, end, c.rec.Group
 	return problem
 }
 
-// laterCommit looks for a whole commit line: what is before it was once whole too.
-func laterCommit(rest []byte) bool {
+// laterCommit looks for a whole commit line (of a group that counts): what is before it
+// was once whole too.
+func laterCommit(rest []byte, counts func(group uint64) bool) bool {
 	for len(rest) > 0 {
 		n := bytes.IndexByte(rest, '\n') + 1
 		if n == 0 {
@@ -139,7 +153,7 @@ func laterCommit(rest []byte) bool {
 		}
 		l := rest[:n]
 		if at := bytes.LastIndex(l, []byte(lineStart)); at >= 0 {
-			if r, err := parseRecord(l[at:]); err == nil && r.Type == recCommit {
+			if r, err := parseRecord(l[at:]); err == nil && r.Type == recCommit && (counts == nil || counts(r.Group)) {
 				return true
 			}
 		}
@@ -205,10 +219,7 @@ func largeDraft(r *record) (*draft, error) {
 		id: sum.ID, session: sum.SessionID, message: raw.Message, tags: raw.Tags, metadata: raw.Metadata,
 		trigger: sum.Trigger, cause: sum.Cause, parent: sum.ParentID, sequence: sum.Sequence, at: sum.Timestamp, sum: r.Sum,
 	}
-	// The record does not say whether files were captured. To look costs a read; not to look
-	// would let them be collected.
-	d.files = true
-	d.stateBytes = int(sum.StateBytes)
+	d.stateBytes, d.files = int(sum.StateBytes), r.HasFiles
 	d.headBytes = int(r.Bytes) - d.stateBytes
 	d.tail = tail(checkpoint.ID{}, d.sequence, d.at)
 	if len(d.tail) != r.Count {

@@ -57,6 +57,7 @@ type dirStore struct {
 	summaries       vfs.File
 	summaryEnd      int64
 	headState       record // events/head.json as it stands
+	headLost        bool   // it was found damaged or gone
 	eventFile       eventFile
 
 	// round is held while the files of a session change, so that what belongs together is

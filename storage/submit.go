@@ -156,7 +156,7 @@ func (t *tx) addCheckpoint(d *draft, large string) error {
 	if large != "" {
 		r := record{
 			Type: recLarge, SessionID: d.session, CheckpointID: d.id, File: large, Bytes: int64(len(d.head) + len(d.state)),
-			Sum: d.sum, Count: len(d.tail), Summary: append(d.summary(), '}'),
+			Sum: d.sum, Count: len(d.tail), HasFiles: d.files, Summary: append(d.summary(), '}'),
 		}
 		if err := t.record(r); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"syscall"
 
@@ -302,19 +303,74 @@ func (a *audit) events() error {
 	return nil
 }
 
+// segments reads what is not published yet, whole groups and their chain.
+func (a *audit) segments() (map[string]bool, error) {
+	s := a.s
+	listed := map[string]bool{}
+	type extent struct {
+		g        *segment
+		end      int64
+		finished bool
+	}
+	s.qmu.Lock()
+	var list []extent
+	for _, g := range s.segments {
+		listed[g.path] = true
+		if !g.damaged {
+			list = append(list, extent{g, g.end, g.finished})
+		}
+	}
+	s.qmu.Unlock()
+	for _, x := range list {
+		if a.pace != nil {
+			if err := a.pace(x.end); err != nil {
+				return nil, err
+			}
+		}
+		r := &segmentRead{seg: x.g, data: make([]byte, x.end)}
+		n, err := x.g.ReadAt(r.data, 0)
+		switch {
+		case errors.Is(err, errRetired):
+			continue
+		case err != nil && !errors.Is(err, io.EOF):
+			a.report.Skipped++
+			s.opts.Logger.Warn("a file could not be read", "path", x.g.path, "error", err)
+			continue
+		}
+		r.data = r.data[:n]
+		if r.scan(true); r.problem == "" && r.end != x.end {
+			r.problem = fmt.Sprintf("byte %d: what was acknowledged after it is damaged", r.end)
+		}
+		if r.problem != "" {
+			a.problem(checkpoint.ID{}, x.g.path, r.problem)
+		}
+	}
+	return listed, nil
+}
+
 func (a *audit) journal() error {
 	s := a.s
+	s.round.Lock()
+	defer s.round.Unlock()
+	listed, err := a.segments()
+	if err != nil {
+		return err
+	}
 	entries, err := s.fs.ReadDir("journal")
 	if err != nil {
 		return s.storageError("reading the journal", err)
 	}
 	for _, e := range entries {
 		path := "journal/" + e.Name
-		_, _, ext, ok := parseSegmentName(e.Name)
+		number, _, ext, ok := parseSegmentName(e.Name)
 		switch {
 		case !ok:
 			a.problem(checkpoint.ID{}, path, "a file that does not belong here")
-		case ext != "jsonl":
+		case ext == "jsonl":
+			if !listed[path] && number <= s.headState.Segment { // a newer one is being made
+				a.problem(checkpoint.ID{}, path, "a segment that the store does not know")
+			}
+		default:
 			if b, err := a.read(path); err != nil {
 				return err
 			} else if len(b) > 0 {

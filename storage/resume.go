@@ -1,0 +1,215 @@
+package storage
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+)
+
+// readHead learns how far the files go. One that is damaged is put away; the journal then
+// is applied from its start, which changes nothing that is there already.
+func (s *dirStore) readHead() error {
+	b, err := s.readAll(headPath)
+	if err == nil || errors.Is(err, errStrange) {
+		r, parseErr := parseRecord(b)
+		if parseErr == nil && r.Type == recHead {
+			s.headState, s.storeID = r, r.Store
+			s.nextEvent, s.sessionsCreated = r.FirstEvent, r.Created
+		} else {
+			if err := s.quarantine(checkpoint.ID{}, headPath, fmt.Sprint("damaged: ", parseErr), nil); err != nil {
+				return s.storageError("putting "+headPath+" away", err)
+			}
+			s.headLost = true
+		}
+	} else if !errors.Is(err, syscall.ENOENT) {
+		return s.storageError("reading "+headPath, err)
+	}
+	if s.storeID.IsZero() {
+		s.storeID = checkpoint.NewID()
+	}
+	s.headState.FirstEvent = max(s.headState.FirstEvent, 1)
+	s.nextEvent = max(s.nextEvent, 1)
+	s.journal.group = s.headState.Group + 1
+	s.committed, s.published = s.headState.Group, s.headState.Group
+	return nil
+}
+
+// checkChain looks for segments that are missing: before the first, between two, and,
+// told by the markers, after the last. A segment goes only after head.json says so.
+func (s *dirStore) checkChain(reads []*segmentRead) error {
+	first := func(r *segmentRead) uint64 { return r.first.Group }
+	if s.headState.Type != "" && s.oldHead(reads) {
+		if err := s.quarantine(checkpoint.ID{}, headPath, "it is older than the events", nil); err != nil {
+			return s.storageError("putting "+headPath+" away", err)
+		}
+		s.headState, s.headLost = record{Group: s.headState.Group}, true
+	}
+	if s.headState.Type == "" {
+		whole := len(reads) > 0 && (first(reads[0]) == 1 || reads[0].problem != "")
+		if s.journal.marked > 0 && !whole && !s.headLost {
+			if err := s.missing(headPath); err != nil {
+				return err
+			}
+			s.headLost = true
+		}
+		if len(reads) > 0 && first(reads[0]) > 0 {
+			s.headState.Group = first(reads[0]) - 1
+			s.committed, s.published = s.headState.Group, s.headState.Group
+		}
+	}
+	newest := s.headState.Segment
+	for i, r := range reads {
+		gap := r.seg.number > newest+1 && (i > 0 || s.headState.Type != "")
+		newest = max(newest, r.seg.number)
+		if !gap {
+			continue
+		}
+		path := r.first.File // of the one before
+		if path == "" {
+			path = fmt.Sprintf("journal/%020d", r.seg.number-1)
+		}
+		if err := s.missing(path); err != nil {
+			return err
+		}
+	}
+	j := &s.journal
+	if s.headState.Type != "" && j.marked > s.headState.Segment && (len(reads) == 0 || reads[len(reads)-1].seg.number < j.marked) {
+		s.headLost = true // written anew, so that this is told once
+		return s.missing("journal/" + segmentName(j.marked, j.ceiling))
+	}
+	return nil
+}
+
+// missing notes a file that is gone, once.
+func (s *dirStore) missing(path string) error {
+	for _, p := range s.problems {
+		if p.Path == path {
+			return nil
+		}
+	}
+	if err := s.quarantine(checkpoint.ID{}, path, "the file is gone", nil); err != nil {
+		return s.storageError("noting that "+path+" is gone", err)
+	}
+	return nil
+}
+
+// openEvents goes on with the file that head.json pins; lines beyond it are the journal's to add again.
+func (s *dirStore) openEvents(reads []*segmentRead) error {
+	if s.headState.Type == "" {
+		return s.resumeEvents(reads)
+	}
+	if s.headState.File == "" || s.headState.Count == 0 {
+		return nil
+	}
+	b, err := s.readAll(s.headState.File)
+	if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errStrange) {
+		return s.storageError("reading events", err)
+	}
+	h := sha256.New()
+	var beyond []byte
+	if int64(len(b)) >= s.headState.Bytes {
+		h.Write(b[:s.headState.Bytes])
+		beyond = b[s.headState.Bytes:]
+	}
+	if err != nil || hex.EncodeToString(h.Sum(nil)) != s.headState.Sum {
+		problem := "it is not what head.json says"
+		if err != nil {
+			problem = "the file is gone"
+		}
+		return s.quarantine(checkpoint.ID{}, s.headState.File, problem, nil)
+	}
+	var n uint64
+	if _, err := fmt.Sscanf(s.headState.File, "events/%020d.jsonl", &n); err != nil {
+		return s.storageError("reading "+headPath, err)
+	}
+	s.eventFile = eventFile{first: n, count: s.headState.Count, bytes: s.headState.Bytes, hash: h}
+	for i, l := range splitLines(beyond) { // a round that did not end: the journal adds them again
+		r, err := parseRecord(l)
+		if err == nil && (len(reads) == 0 || r.Number != n+uint64(s.headState.Count+i)) || err != nil && (len(reads) == 0 || l[0] == 0) {
+			return s.quarantineCopy(s.headState.File, b, "it goes on after what head.json says")
+		}
+	}
+	return nil
+}
+
+// oldHead says that head.json is from before what events/ holds, though nothing is in the
+// journal that could have been added since.
+func (s *dirStore) oldHead(reads []*segmentRead) bool {
+	firsts, err := s.eventFiles()
+	if err != nil || len(reads) > 0 || len(firsts) == 0 {
+		return false
+	}
+	list, sound, err := s.readEventFile(firsts[len(firsts)-1])
+	return err == nil && sound && len(list) > 0 && list[len(list)-1].number >= s.headState.FirstEvent
+}
+
+// resumeEvents numbers events without head.json, which is not there yet or lost: from where
+// the journal starts, or else after what the files hold.
+func (s *dirStore) resumeEvents(reads []*segmentRead) error {
+	next := uint64(0)
+	for _, r := range reads {
+		if next == 0 {
+			next = r.event
+		}
+	}
+	firsts, err := s.eventFiles()
+	if err != nil {
+		return s.storageError("reading events", err)
+	}
+	if next == 0 && len(firsts) > 0 {
+		last := firsts[len(firsts)-1]
+		list, sound, err := s.readEventFile(last)
+		if err != nil && !errors.Is(err, errStrange) {
+			return s.storageError("reading events", err)
+		}
+		if next = last + uint64(len(list)); !sound {
+			next += eventsPerFile // what the damaged lines were numbered is not given again
+		}
+	}
+	s.nextEvent = max(next, 1)
+	s.headState.FirstEvent = s.nextEvent
+	i, found := slices.BinarySearch(firsts, s.nextEvent)
+	if !found {
+		i--
+	}
+	if i < 0 {
+		return nil
+	}
+	b, err := s.readAll(eventPath(firsts[i]))
+	if err != nil {
+		return nil // validation names it; a new file is begun
+	}
+	keep := int(s.nextEvent - firsts[i])
+	lines := splitLines(b)
+	if keep > len(lines) {
+		return nil
+	}
+	f := eventFile{first: firsts[i], count: keep, hash: sha256.New()}
+	for _, l := range lines[:keep] {
+		f.hash.Write(l)
+		f.bytes += int64(len(l))
+	}
+	s.eventFile = f
+	return nil
+}
+
+// mendHead writes a lost head.json anew; before that nothing of the journal may go.
+func (s *dirStore) mendHead() {
+	s.sessionsCreated = max(s.sessionsCreated, uint64(len(s.index.bySess)))
+	if !s.headLost {
+		return
+	}
+	segment := s.headState.Segment
+	if len(s.segments) == 0 {
+		segment = s.journal.number
+	}
+	b := &batch{group: s.headState.Group, next: s.headState.FirstEvent, created: max(s.headState.Created, s.sessionsCreated), segment: segment}
+	if err := s.writeHead(b); err != nil {
+		s.opts.Logger.Error("a lost events/head.json cannot be written anew; it is tried with the next change", "error", err)
+	}
+}
