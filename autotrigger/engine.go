@@ -228,6 +228,14 @@ func (e *Engine) Status(id checkpoint.ID) Status {
 	return st
 }
 
+// Automated says that a session was Set with a configuration.
+func (e *Engine) Automated(id checkpoint.ID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.sessions[id]
+	return s != nil && s.policy != nil
+}
+
 // Trigger decides about t and takes its checkpoint. A session that was never Set is one
 // without automation.
 func (e *Engine) Trigger(ctx context.Context, t Trigger) (Outcome, error) {

@@ -316,6 +316,9 @@ func (s *service) AutoTrigger(ctx context.Context, p *rpc.AutoTriggerParams) (*r
 			return nil, tooLarge("detail", len(p.Detail), limit, "limits.metadata_bytes")
 		}
 	}
+	if err := s.ensureAutomated(ctx, sess); err != nil {
+		return nil, err
+	}
 	out, err := s.auto.Trigger(context.WithoutCancel(ctx), autotrigger.Trigger{
 		Session: sess.ID, Cause: p.Cause, Message: p.Message, Detail: p.Detail, State: p.State, Newest: newestTime(sess),
 	})
@@ -323,6 +326,23 @@ func (s *service) AutoTrigger(ctx context.Context, p *rpc.AutoTriggerParams) (*r
 		return nil, err
 	}
 	return &rpc.AutoTriggerResult{CheckpointID: out.CheckpointID, Sequence: out.Sequence, Skipped: string(out.Skipped)}, nil
+}
+
+// ensureAutomated is for a session that another connection made a moment ago and is about
+// to hand to the engine: what is told of it now counts already. Two hooks of one agent
+// that run at once do that.
+func (s *service) ensureAutomated(ctx context.Context, sess checkpoint.Session) error {
+	if sess.Auto == nil || sess.Status != checkpoint.Active || s.auto.Automated(sess.ID) {
+		return nil
+	}
+	if err := s.automate(ctx, sess); err != nil {
+		return err
+	}
+	now, err := s.store.Session(ctx, storage.Ref{ID: sess.ID})
+	if err != nil || now.Auto != nil {
+		return err
+	}
+	return s.automate(ctx, now) // disabled in between
 }
 
 // rawMember says that a JSON object has a member, at a path of names.
