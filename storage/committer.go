@@ -318,6 +318,9 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 	}
 	j.off, j.last = off+int64(len(last)), sum
 	j.group++
+	if j.off > s.opts.SegmentBytes/4 {
+		j.prepare() // not before: a store that is seldom written stays small
+	}
 	s.publish(t, off+int64(len(last)))
 	return nil
 }
@@ -357,7 +360,6 @@ func (s *dirStore) makeRoom(t *tx, size int64) error {
 	s.qmu.Lock()
 	s.segments = append(s.segments, j.current)
 	s.qmu.Unlock()
-	j.prepare()
 	return nil
 }
 

@@ -321,11 +321,15 @@ func (s *dirStore) takeReserve() {
 	if s.reserved || s.opts.ReserveBytes <= 0 {
 		return
 	}
-	f, err := zeroFile(s.fs, "tmp/reserve", s.opts.ReserveBytes)
+	const path = "tmp/reserve"
+	f, err := s.fs.Open(path, os.O_WRONLY|os.O_CREATE)
 	if err != nil {
 		return // a full disk has none; it is tried again
 	}
-	s.reserved = f.Close() == nil
+	err = f.Reserve(s.opts.ReserveBytes)
+	if s.reserved = errors.Join(err, f.Close()) == nil; !s.reserved {
+		_ = s.fs.Remove(path) // room that is not there is not held
+	}
 }
 
 // Sync ends the current segment and waits until it is retired.
@@ -336,7 +340,14 @@ func (s *dirStore) Sync(ctx context.Context) (uint64, error) {
 		if s.journal.current == nil {
 			return nil
 		}
-		return s.endSegment()
+		if err := s.endSegment(); err != nil {
+			return err
+		}
+		// A store at rest is as small as what it holds.
+		if err := s.journal.discard(); err != nil {
+			s.opts.Logger.Warn("a prepared journal segment cannot be removed", "error", err)
+		}
+		return nil
 	}}); err != nil {
 		return 0, err
 	}
