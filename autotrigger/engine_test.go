@@ -138,6 +138,7 @@ func TestGate(t *testing.T) {
 		{name: "gap counts no manual one", cfg: gap, cause: checkpoint.CauseToolCall, newest: now},
 		{name: "gap and interval", cfg: gap, cause: checkpoint.CauseInterval, auto: now, want: Throttled},
 		{name: "gap and disconnect", cfg: gap, cause: checkpoint.CauseDisconnect, auto: now},
+		{name: "gap and prompt", cfg: gap, cause: checkpoint.CausePrompt, auto: now},
 		{name: "gap and compaction", cfg: gap, cause: checkpoint.CauseContextCompactionWarning, auto: now},
 	} {
 		t.Run(test.name, func(t *testing.T) {

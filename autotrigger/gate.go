@@ -77,12 +77,16 @@ func (p *policy) gate(t Trigger, now, newest, newestAuto time.Time, window time.
 	if t.Cause == checkpoint.CauseSignificantTimePassed && younger(now, newest, p.window(window)) {
 		return Throttled
 	}
-	// The last moment to save something is never given away.
-	last := t.Cause == checkpoint.CauseDisconnect || t.Cause == checkpoint.CauseContextCompactionWarning
-	if p != nil && !last && younger(now, newestAuto, p.gap) {
+	if p != nil && !gapless(t.Cause) && younger(now, newestAuto, p.gap) {
 		return Throttled
 	}
 	return ""
+}
+
+// gapless causes are taken however young the newest checkpoint is: a last moment to save
+// something is never given away, and a prompt comes no faster than someone types.
+func gapless(c checkpoint.Cause) bool {
+	return c == checkpoint.CauseDisconnect || c == checkpoint.CauseContextCompactionWarning || c == checkpoint.CausePrompt
 }
 
 // younger tells whether then is less than d ago. A time in the future, after the clock

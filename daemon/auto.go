@@ -110,7 +110,7 @@ func (s *service) stateOfTrigger(ctx context.Context, sess checkpoint.Session, r
 func (s *service) findState(ctx context.Context, r autotrigger.Request, c *storage.NewCheckpoint) (stateFrom, uint64, error) {
 	if r.State != nil {
 		c.State = r.State
-		return stateFrom{source: checkpoint.StateGiven}, 0, nil
+		return stateFrom{source: checkpoint.StateGiven, revision: s.pending.revision(r.Session)}, 0, nil
 	}
 	if state, ok := s.askAgent(ctx, r.Session, r.Cause); ok {
 		c.State = state
@@ -261,7 +261,7 @@ func (s *service) AutoEnable(ctx context.Context, p *rpc.AutoEnableParams) (*che
 	if err := s.automate(ctx, sess); err != nil {
 		return nil, err
 	}
-	return cfg, nil
+	return s.whole(cfg), nil
 }
 
 // AutoDisable ends a session's automation and keeps its counts.
@@ -285,7 +285,7 @@ func (s *service) AutoGet(ctx context.Context, p *rpc.SessionParams) (*rpc.AutoG
 	}
 	st := s.auto.Status(sess.ID)
 	r := &rpc.AutoGetResult{
-		Config: sess.Auto, NextRuns: append([]time.Time{}, st.NextRuns...), LastError: st.LastError, Taken: st.Taken, Skipped: st.Skipped,
+		Config: s.whole(sess.Auto), NextRuns: append([]time.Time{}, st.NextRuns...), LastError: st.LastError, Taken: st.Taken, Skipped: st.Skipped,
 	}
 	if len(r.NextRuns) > 0 {
 		r.NextRun = &r.NextRuns[0]

@@ -36,6 +36,12 @@ func (s *service) CheckpointCreate(ctx context.Context, p *rpc.CheckpointCreateP
 	if p.ExpectedHeadID != nil {
 		c.ExpectedHead = &p.ExpectedHeadID.ID
 	}
+	if !c.ParentID.IsZero() && s.owner(ctx) != nil {
+		// The store knows every checkpoint; this caller only those of its own sessions.
+		if _, err := s.summary(ctx, c.ParentID); err != nil {
+			return nil, err
+		}
+	}
 	from, err := s.stateOfCreate(ctx, c)
 	if err != nil {
 		return nil, err
@@ -50,8 +56,8 @@ func (s *service) CheckpointCreate(ctx context.Context, p *rpc.CheckpointCreateP
 	return &r, nil
 }
 
-// stateFrom says where a checkpoint's state came from; a taken one goes back when the
-// create fails.
+// stateFrom says where a checkpoint's state came from. A taken one goes back when the
+// create fails; without taken, revision is the put_state that the checkpoint outdates.
 type stateFrom struct {
 	source   checkpoint.StateSource
 	taken    []byte
@@ -61,7 +67,7 @@ type stateFrom struct {
 // stateOfCreate fills in a state that was left out: the last put_state, else {}.
 func (s *service) stateOfCreate(ctx context.Context, c *storage.NewCheckpoint) (stateFrom, error) {
 	if c.State != nil {
-		return stateFrom{source: checkpoint.StateGiven}, nil
+		return stateFrom{source: checkpoint.StateGiven, revision: s.pending.revision(c.SessionID)}, nil
 	}
 	if !c.ID.IsZero() {
 		// A create that is sent again left its state out again: it means what it got then.
@@ -123,8 +129,9 @@ func (s *service) submit(ctx context.Context, c *storage.NewCheckpoint, from sta
 		}
 		return got.r, got.err
 	}
-	if from.source == checkpoint.StateGiven && !got.r.Existing {
-		if err := s.pending.drop(id, 0); err != nil {
+	if from.taken == nil && from.revision != 0 && !got.r.Existing {
+		// A newer state than the one put before it. What was put since then stays.
+		if err := s.pending.drop(id, from.revision); err != nil {
 			s.log.WarnContext(ctx, "a state kept aside was not removed", "session", id, "err", err)
 		}
 	}

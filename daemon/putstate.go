@@ -147,6 +147,7 @@ func (p *pendingStates) peek(id checkpoint.ID) ([]byte, uint64, bool, error) {
 	}
 }
 
+// revision is that of the waiting state, 0 for none.
 func (p *pendingStates) revision(id checkpoint.ID) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,11 +167,11 @@ func (p *pendingStates) take(id checkpoint.ID) ([]byte, uint64, bool, error) {
 	return state, rev, true, p.drop(id, rev)
 }
 
-// drop forgets the state if it is still the one of that revision; 0 is whatever there is.
+// drop forgets the state if it is still the one of that revision.
 func (p *pendingStates) drop(id checkpoint.ID, rev uint64) error {
 	p.mu.Lock()
 	file := ""
-	if e := p.by[id]; e != nil && e.present && (rev == 0 || e.revision == rev) {
+	if e := p.by[id]; e != nil && e.present && e.revision == rev {
 		file = p.clear(e)
 	}
 	p.mu.Unlock()
@@ -212,7 +213,7 @@ func (p *pendingStates) lastTaken(id checkpoint.ID) checkpoint.ID {
 
 // forget drops all of a deleted session.
 func (p *pendingStates) forget(id checkpoint.ID) error {
-	err := p.drop(id, 0)
+	err := p.drop(id, p.revision(id))
 	p.mu.Lock()
 	delete(p.by, id)
 	p.mu.Unlock()
@@ -236,7 +237,7 @@ func (p *pendingStates) waiting() []checkpoint.ID {
 func (p *pendingStates) close() error {
 	var errs []error
 	for _, id := range p.waiting() {
-		errs = append(errs, p.drop(id, 0))
+		errs = append(errs, p.drop(id, p.revision(id)))
 	}
 	return errors.Join(errs...)
 }

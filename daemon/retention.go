@@ -38,6 +38,23 @@ func (s *service) rulesOf(sess checkpoint.Session) checkpoint.Retention {
 	return s.config().Retention.Retention
 }
 
+// whole is an automation as the wire shows it: with the rules that hold where it has none
+// of its own. What is stored stays as it was given, and follows the configuration.
+func (s *service) whole(cfg *checkpoint.AutoConfig) *checkpoint.AutoConfig {
+	if cfg == nil || cfg.Retention != nil {
+		return cfg
+	}
+	c, rules := *cfg, s.config().Retention.Retention
+	c.Retention = &rules
+	return &c
+}
+
+// shown is a session as the wire shows it.
+func (s *service) shown(sess checkpoint.Session) checkpoint.Session {
+	sess.Auto = s.whole(sess.Auto)
+	return sess
+}
+
 // retain applies the rules to one session after an automatic checkpoint.
 func (s *service) retain(ctx context.Context, sess checkpoint.Session) {
 	rules := s.rulesOf(sess)

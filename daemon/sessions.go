@@ -42,7 +42,7 @@ func (s *service) SessionCreate(ctx context.Context, p *rpc.SessionCreateParams)
 			}
 		}
 	}
-	return &rpc.SessionCreateResult{Session: sess, Existing: existing}, nil
+	return &rpc.SessionCreateResult{Session: s.shown(sess), Existing: existing}, nil
 }
 
 // decodeAuto reads a partial AutoConfig onto the configuration file's own. watch and
@@ -80,7 +80,7 @@ func (s *service) SessionGet(ctx context.Context, p *rpc.SessionParams) (*checkp
 	if err != nil {
 		return nil, err
 	}
-	return &sess, nil
+	return ptr(s.shown(sess)), nil
 }
 
 // SessionList lists the caller's sessions.
@@ -95,10 +95,11 @@ func (s *service) SessionList(ctx context.Context, p *rpc.SessionListParams) (*r
 	if err != nil {
 		return nil, err
 	}
-	if page.Sessions == nil {
-		page.Sessions = []checkpoint.Session{}
+	list := make([]checkpoint.Session, 0, len(page.Sessions))
+	for _, sess := range page.Sessions {
+		list = append(list, s.shown(sess))
 	}
-	return &rpc.SessionListResult{Sessions: page.Sessions, NextCursor: page.Next}, nil
+	return &rpc.SessionListResult{Sessions: list, NextCursor: page.Next}, nil
 }
 
 // pageLimit checks a limit; 0 was left out.
@@ -124,7 +125,7 @@ func (s *service) SessionClose(ctx context.Context, p *rpc.SessionParams) (*chec
 		return nil, err
 	}
 	s.auto.Remove(sess.ID)
-	return &sess, nil
+	return ptr(s.shown(sess)), nil
 }
 
 // SessionReopen makes a closed session active again, its automation too.
@@ -146,7 +147,7 @@ func (s *service) SessionReopen(ctx context.Context, p *rpc.SessionParams) (*che
 			return nil, err
 		}
 	}
-	return &sess, nil
+	return ptr(s.shown(sess)), nil
 }
 
 // SessionDelete removes a session and its checkpoints.
