@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -176,12 +177,16 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readGit asks git itself, told to change nothing and to run nothing of the repository's:
-// no index refresh, no file system monitor, no hooks. nil outside a work tree.
+// readGit asks git itself, told to change nothing, to fetch nothing and to run nothing that
+// the repository names: no index refresh, file system monitor, hooks or filters.
 func readGit(ctx context.Context, dir string) (*checkpoint.Git, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), gitTimeout)
 	defer cancel()
-	out, err := runGit(ctx, dir, "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--ignore-submodules=all")
+	env, err := withoutFilters(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	out, err := runGit(ctx, dir, env, "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--ignore-submodules=all")
 	if err != nil {
 		return nil, err
 	}
@@ -204,18 +209,45 @@ func readGit(ctx context.Context, dir string) (*checkpoint.Git, error) {
 	return git, nil
 }
 
-func runGit(ctx context.Context, dir string, args ...string) ([]byte, error) {
+// withoutFilters is the environment that empties each filter of a repository's
+// configuration: git would run one to compare a file whose time has changed.
+func withoutFilters(ctx context.Context, dir string) ([]string, error) {
+	out, err := runGit(ctx, dir, nil, "config", "--null", "--name-only", "--get-regexp", `^filter\.`)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 1 { // there is none
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var env []string
+	n := 0
+	for _, key := range strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		value := ""
+		if strings.HasSuffix(key, ".required") {
+			value = "false"
+		}
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", n, key), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, value))
+		n++
+	}
+	return append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", n)), nil
+}
+
+func runGit(ctx context.Context, dir string, env []string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "git", slices.Concat([]string{
 		"-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.untrackedCache=false",
 	}, args)...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1"}
+	cmd.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C", "GIT_TERMINAL_PROMPT=0",
+		"GIT_OPTIONAL_LOCKS=0", "GIT_NO_LAZY_FETCH=1", "GIT_ALLOW_PROTOCOL=none",
+	}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("git status in %s: %w", dir, err)
+		return nil, fmt.Errorf("git %s in %s: %w", args[0], dir, err)
 	}
 	return out, nil
 }

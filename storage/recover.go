@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage/internal/blob"
@@ -600,9 +602,10 @@ func (s *dirStore) loadRow(j loadJob, _ *journalChanges) (row, []byte, error) {
 	path := checkpointPath(j.l.id, j.r.Number, j.r.CheckpointID)
 	r := row{id: j.r.CheckpointID, sequence: j.r.Number, bytes: uint32(j.r.Bytes)}
 	r.notes = uint16(len(s.notes[r.id]))
-	if p, ok := s.damaged[r.id]; ok {
+	if _, ok := s.damaged[r.id]; ok {
 		r.flags = rowCorrupt
-		return r, s.damagedSummary(&r, j.l.id, p), nil
+		sum := s.damagedSummary(&r, j.l.id) // it writes to r
+		return r, sum, nil
 	}
 	b, err := s.readAll(path)
 	problem := ""
@@ -630,16 +633,26 @@ func (s *dirStore) loadRow(j loadJob, _ *journalChanges) (row, []byte, error) {
 		return r, nil, err
 	}
 	r.flags = rowCorrupt
-	sum := s.damagedSummary(&r, j.l.id, Problem{})
+	sum := s.damagedSummary(&r, j.l.id)
 	return r, sum, s.quarantine(r.id, path, problem, sum)
 }
 
-// damagedSummary shows a checkpoint of which only its name is known.
-func (s *dirStore) damagedSummary(r *row, session checkpoint.ID, p Problem) []byte {
+// damagedSummary shows a checkpoint whose file is no longer sound as it was known before,
+// or else by its name alone: most ids hold the time when they were given.
+func (s *dirStore) damagedSummary(r *row, session checkpoint.ID) []byte {
 	if sum := s.damagedSums[r.id]; sum != nil {
-		return sum
+		if known, err := decodeSummary(append(bytes.Clone(sum), '}')); err == nil {
+			r.at, r.trigger, r.cause = known.Timestamp.UnixNano(), triggerCode(known.Trigger), causeCode(known.Cause)
+			return sum
+		}
 	}
-	d := &draft{id: r.id, session: session, message: []byte(`""`), tags: []byte(`[]`), trigger: checkpoint.Manual, sequence: r.sequence}
+	if r.id[6]>>4 == 7 { // a version 7 id begins with milliseconds
+		r.at = int64(binary.BigEndian.Uint64(append([]byte{0, 0}, r.id[:6]...))) * int64(time.Millisecond)
+	}
+	d := &draft{
+		id: r.id, session: session, message: []byte(`""`), tags: []byte(`[]`), trigger: checkpoint.Manual, sequence: r.sequence,
+		at: time.Unix(0, r.at).UTC(),
+	}
 	r.trigger = triggerCode(checkpoint.Manual)
 	d.sum = strings.Repeat("0", hexBytes)
 	return d.summary()

@@ -40,6 +40,8 @@ was found, repaired or not; 75: a daemon holds the store.`,
 		switch {
 		case errors.Is(err, client.ErrNotRunning) || err == nil && info.DataDir != paths.DataDir:
 			return a.fsckStore(ctx, cfg, paths, repair)
+		case errors.Is(err, client.ErrConnectionLost):
+			return &exitError{code: exitBusy, err: fmt.Errorf("the daemon on %s is ending: try again in a moment: %w", paths.Socket, err)}
 		case err != nil:
 			return err
 		case repair:
