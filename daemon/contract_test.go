@@ -22,7 +22,9 @@ func TestAnAutomationIsShownWhole(t *testing.T) {
 	}
 	var enabled, shown struct{ Retention json.RawMessage }
 	p.call("auto.enable", obj{"session_id": s.ID}, &enabled)
-	var got struct{ Config struct{ Retention json.RawMessage } }
+	var got struct {
+		Config struct{ Retention json.RawMessage }
+	}
 	p.call("auto.get", obj{"session_id": s.ID}, &got)
 	var sess struct{ Auto json.RawMessage }
 	p.call("session.get", obj{"session_id": s.ID}, &sess)

@@ -57,6 +57,7 @@ type dirStore struct {
 	summaries       vfs.File
 	summaryEnd      int64
 	headState       record // events/head.json as it stands
+	lockText        string // what this process wrote into LOCK; "" when it could not
 	headLost        bool   // it was found damaged or gone
 	eventFile       eventFile
 
@@ -197,6 +198,7 @@ func (s *dirStore) takeLock() error {
 		if err != nil {
 			return s.storageError("writing LOCK", err)
 		}
+		s.lockText = pid
 	}
 	return nil
 }

@@ -236,6 +236,14 @@ func (a *audit) store(ctx context.Context) error {
 	if b != nil && string(b) != formatText {
 		a.problem(checkpoint.ID{}, "FORMAT", "it is not what it must be")
 	}
+	if s.lockText != "" {
+		if b, err = a.read("LOCK"); err != nil {
+			return err
+		}
+		if b != nil && string(b) != s.lockText {
+			a.problem(checkpoint.ID{}, "LOCK", "it is not what was written: nothing is lost, a restart writes it anew")
+		}
+	}
 	if err := a.events(); err != nil {
 		return err
 	}
