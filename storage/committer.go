@@ -394,6 +394,7 @@ func (s *dirStore) publish(t *tx, size int64) {
 	s.qmu.Lock()
 	s.journal.current.end = size
 	s.backlog += bytes
+	s.pace.came(len(t.entries))
 	s.committed = s.journal.group - 1
 	s.pbell.Broadcast()
 	s.qmu.Unlock()

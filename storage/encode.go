@@ -197,6 +197,10 @@ func (d *draft) summary() []byte {
 	return strconv.AppendInt(b, int64(d.stateBytes), 10)
 }
 
+// plainEnd completes the summary of a sound checkpoint without notes. The index keeps
+// summaries with it, so that nearly all of a list is the index's bytes as they are.
+const plainEnd = `,"has_notes":false,"annotation_count":0}`
+
 // closeSummary completes a summary for the wire.
 func closeSummary(dst, open []byte, notes int, corrupt bool) []byte {
 	dst = append(dst, open...)

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -23,21 +24,23 @@ const summariesPath = "index/summaries.jsonl"
 
 // summaryRef is a row's summary, to be read without the lock.
 type summaryRef struct {
-	row     rowID
-	id      checkpoint.ID
-	off     int64
-	n       int
-	open    []byte // without the counts and the closing brace
-	notes   int
-	corrupt bool
+	off      int64
+	sequence uint64
+	open     []byte // without the counts and the closing brace; its capacity may hold plainEnd
+	n        uint32
+	notes    uint16
+	corrupt  bool
+	ended    bool // plainEnd follows open
 }
 
 // summaryRef is called with the lock held.
 func (s *dirStore) summaryRef(id rowID) summaryRef {
 	r := s.index.row(id)
-	ref := summaryRef{row: id, id: r.id, off: r.sumOff, n: int(r.sumLen), notes: int(r.notes), corrupt: r.flags&rowCorrupt != 0}
-	if p := s.index.pending[id]; p != nil {
-		ref.open = p.summary
+	ref := summaryRef{off: r.sumOff, n: r.sumLen, sequence: r.sequence, notes: r.notes, corrupt: r.flags&rowCorrupt != 0}
+	if r.sumLen == 0 {
+		if p := s.index.pending[id]; p != nil {
+			ref.open = p.summary
+		}
 	}
 	return ref
 }
@@ -51,11 +54,11 @@ func (s *dirStore) loadSummaries(refs []summaryRef) error {
 			order = append(order, &refs[i])
 		}
 	}
-	slices.SortFunc(order, func(a, b *summaryRef) int { return int(a.off - b.off) })
+	slices.SortFunc(order, func(a, b *summaryRef) int { return cmp.Compare(a.off, b.off) })
 	for len(order) > 0 {
-		n, end := 1, order[0].off+int64(order[0].n)
+		n, end := 1, order[0].end()
 		for n < len(order) && order[n].off < end+gap && order[n].off-order[0].off < 4<<20 {
-			end = max(end, order[n].off+int64(order[n].n))
+			end = max(end, order[n].end())
 			n++
 		}
 		b := make([]byte, end-order[0].off)
@@ -64,15 +67,21 @@ func (s *dirStore) loadSummaries(refs []summaryRef) error {
 		}
 		for _, r := range order[:n] {
 			from := r.off - order[0].off
-			r.open = b[from : from+int64(r.n) : from+int64(r.n)]
+			r.open, r.ended = b[from:from+int64(r.n):r.end()-order[0].off], true
 		}
 		order = order[n:]
 	}
 	return nil
 }
 
+// end is where the index's bytes of the summary end.
+func (r *summaryRef) end() int64 { return r.off + int64(r.n) + int64(len(plainEnd)) }
+
 func (r *summaryRef) render() []byte {
-	return closeSummary(make([]byte, 0, len(r.open)+64), r.open, r.notes, r.corrupt)
+	if r.ended && r.notes == 0 && !r.corrupt {
+		return r.open[:len(r.open)+len(plainEnd)]
+	}
+	return closeSummary(make([]byte, 0, len(r.open)+64), r.open, int(r.notes), r.corrupt)
 }
 
 func (r *summaryRef) decode() (checkpoint.Summary, error) {
@@ -98,20 +107,20 @@ func (s *dirStore) openSummaries() error {
 
 // appendSummary is called with the lock held, or before anybody else knows the store.
 func (s *dirStore) appendSummary(id rowID, sum []byte) error {
-	if _, err := s.summaries.WriteAt(s.summaryEnd, sum); err != nil {
+	if _, err := s.summaries.WriteAt(s.summaryEnd, sum, []byte(plainEnd)); err != nil {
 		return err
 	}
 	r := s.index.row(id)
 	r.sumOff, r.sumLen = s.summaryEnd, uint32(len(sum))
-	s.summaryEnd += int64(len(sum))
+	s.summaryEnd += int64(len(sum) + len(plainEnd))
 	return nil
 }
 
 // appendSummaries moves a batch's summaries from memory to the index.
 func (s *dirStore) appendSummaries(b *batch) error {
-	bufs := make([][]byte, len(b.files))
+	bufs, end := make([][]byte, 0, 2*len(b.files)), []byte(plainEnd)
 	for i := range b.files {
-		bufs[i] = b.files[i].summary
+		bufs = append(bufs, b.files[i].summary, end)
 	}
 	if _, err := s.summaries.WriteAt(s.summaryEnd, bufs...); err != nil {
 		return err
@@ -124,7 +133,7 @@ func (s *dirStore) appendSummaries(b *batch) error {
 			r := s.index.row(row)
 			r.sumOff, r.sumLen = s.summaryEnd, uint32(len(f.summary))
 		}
-		s.summaryEnd += int64(len(f.summary))
+		s.summaryEnd += int64(len(f.summary) + len(plainEnd))
 	}
 	return nil
 }
@@ -180,9 +189,12 @@ func (s *dirStore) List(_ context.Context, q Query) (Page, error) {
 		}
 	}
 	page := Page{Summaries: []json.RawMessage{}}
+	if !q.scans() {
+		page.Summaries = make([]json.RawMessage, 0, min(q.Limit, 1024))
+	}
 	var last uint64
 	for {
-		refs, numbers, more, err := s.selectRows(&q, q.Limit+1-len(page.Summaries))
+		refs, more, err := s.selectRows(&q, q.Limit+1-len(page.Summaries))
 		if err != nil {
 			return Page{}, err
 		}
@@ -197,12 +209,12 @@ func (s *dirStore) List(_ context.Context, q Query) (Page, error) {
 				page.Next = encodeCursor("c", strconv.FormatUint(last, 10))
 				return page, nil
 			}
-			page.Summaries, last = append(page.Summaries, refs[i].render()), numbers[i]
+			page.Summaries, last = append(page.Summaries, refs[i].render()), refs[i].sequence
 		}
 		if !more {
 			return page, nil
 		}
-		if n := numbers[len(numbers)-1]; q.Descending {
+		if n := refs[len(refs)-1].sequence; q.Descending {
 			q.To = n - 1
 		} else {
 			q.From = n + 1
@@ -212,7 +224,7 @@ func (s *dirStore) List(_ context.Context, q Query) (Page, error) {
 
 // selectRows finds the next rows by what memory knows: session, number, time, trigger.
 // With filters that need the summary it takes more than are asked for.
-func (s *dirStore) selectRows(q *Query, want int) (refs []summaryRef, numbers []uint64, more bool, err error) {
+func (s *dirStore) selectRows(q *Query, want int) (refs []summaryRef, more bool, err error) {
 	if q.scans() {
 		want = max(want, 1024)
 	}
@@ -222,7 +234,7 @@ func (s *dirStore) selectRows(q *Query, want int) (refs []summaryRef, numbers []
 	if !q.SessionID.IsZero() {
 		sess := s.index.bySess[q.SessionID]
 		if sess == nil {
-			return nil, nil, false, noSession(q.SessionID)
+			return nil, false, noSession(q.SessionID)
 		}
 		rows, timed = sess.rows, sess.timed
 	}
@@ -233,6 +245,7 @@ func (s *dirStore) selectRows(q *Query, want int) (refs []summaryRef, numbers []
 	if timed {
 		lo, hi = s.narrow(rows, lo, hi, q)
 	}
+	refs = make([]summaryRef, 0, min(want, hi-lo))
 	for lo < hi {
 		var id rowID
 		if q.Descending {
@@ -243,13 +256,13 @@ func (s *dirStore) selectRows(q *Query, want int) (refs []summaryRef, numbers []
 			lo++
 		}
 		if r := s.index.row(id); s.rowMatches(r, q) {
-			refs, numbers = append(refs, s.summaryRef(id)), append(numbers, r.sequence)
+			refs = append(refs, s.summaryRef(id))
 			if len(refs) == want {
-				return refs, numbers, lo < hi, nil
+				return refs, lo < hi, nil
 			}
 		}
 	}
-	return refs, numbers, false, nil
+	return refs, false, nil
 }
 
 func (s *dirStore) narrow(rows []rowID, lo, hi int, q *Query) (int, int) {
@@ -264,6 +277,9 @@ func (s *dirStore) narrow(rows []rowID, lo, hi int, q *Query) (int, int) {
 }
 
 func (s *dirStore) rowMatches(r *row, q *Query) bool {
+	if q.Trigger == "" && q.Cause == "" && q.Since.IsZero() && q.Until.IsZero() && q.Owner == nil {
+		return true
+	}
 	at := time.Unix(0, r.at)
 	return (q.Trigger == "" || r.triggerName() == q.Trigger) && (q.Cause == "" || r.causeName() == q.Cause) &&
 		(q.Since.IsZero() || !at.Before(q.Since)) && (q.Until.IsZero() || !at.After(q.Until)) &&

@@ -73,10 +73,10 @@ func (s *dirStore) awaitWork(wait time.Duration) bool {
 	s.qmu.Lock()
 	defer s.qmu.Unlock()
 	for {
-		if s.committed > s.published || s.retirable() {
+		if s.retirable() || s.committed > s.published && !s.givesWay() {
 			return true
 		}
-		if s.drained {
+		if s.drained && s.committed <= s.published {
 			return false
 		}
 		s.pbell.Wait()
@@ -553,6 +553,7 @@ func (s *dirStore) settle(b *batch) {
 	s.qmu.Lock()
 	s.published = b.group
 	s.backlog -= b.bytes
+	s.pace.behind -= len(b.items)
 	s.qbell.Broadcast()
 	s.pbell.Broadcast()
 	s.qmu.Unlock()

@@ -196,6 +196,7 @@ func (s *dirStore) replay(reads []*segmentRead) {
 			if e.group > s.headState.Group {
 				s.apply(e)
 				s.backlog += e.n
+				s.pace.behind++
 				s.committed = max(s.committed, e.group)
 			}
 		}

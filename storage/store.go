@@ -75,6 +75,7 @@ type dirStore struct {
 	committed uint64 // newest group in the journal
 	published uint64 // newest group that is files
 	segments  []*segment
+	pace      pace
 
 	stateMu    sync.Mutex // guards what follows
 	fatal      error
@@ -371,6 +372,9 @@ func (s *dirStore) awaitPublished(ctx context.Context) error {
 	s.qmu.Lock()
 	defer s.qmu.Unlock()
 	want := s.committed
+	s.pace.waiters++
+	defer func() { s.pace.waiters-- }()
+	s.pbell.Broadcast()
 	for s.published < want || s.oldSegments(want) {
 		if err := ctx.Err(); err != nil {
 			return &checkpoint.Error{Kind: checkpoint.KindOverloaded, Retry: true, Err: err, Message: "publishing takes longer than the caller waits"}
@@ -421,6 +425,7 @@ func (s *dirStore) shutDown() error {
 	s.qmu.Lock()
 	s.closing = true
 	s.qbell.Broadcast()
+	s.pbell.Broadcast()
 	s.qmu.Unlock()
 	close(s.stop)
 	s.workers.Wait()
