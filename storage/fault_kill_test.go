@@ -21,7 +21,7 @@ func killedAt(n int, wrap func(vfs.FS) vfs.FS) (left *vfs.Mem, w *world, died bo
 	if err == nil {
 		c.s = s
 		newScript().run(c)
-		err = s.Close() // the dead do not say how it went
+		_ = s.Close() // the dead do not say how it went
 	}
 	return disk.Mem().Clone(), c.w, disk.Dead()
 }

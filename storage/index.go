@@ -125,11 +125,6 @@ func (x *index) search(list []rowID, sequence uint64) int {
 	return sort.Search(len(list), func(i int) bool { return x.row(list[i]).sequence >= sequence })
 }
 
-func (x *index) taken(sequence uint64) bool {
-	i := x.search(x.order, sequence)
-	return i < len(x.order) && x.row(x.order[i]).sequence == sequence
-}
-
 // remove takes many rows of one session away in one pass over the lists.
 func (x *index) remove(s *session, gone map[rowID]bool) {
 	in := func(id rowID) bool { return gone[id] }

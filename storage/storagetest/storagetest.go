@@ -255,12 +255,4 @@ func messages(list []checkpoint.Summary) []string {
 	return m
 }
 
-func ids(receipts ...checkpoint.Receipt) []checkpoint.ID {
-	list := make([]checkpoint.ID, len(receipts))
-	for i, r := range receipts {
-		list[i] = r.CheckpointID
-	}
-	return list
-}
-
 func ptr[T any](v T) *T { return &v }
