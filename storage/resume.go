@@ -50,6 +50,9 @@ func (s *dirStore) checkChain(reads []*segmentRead) error {
 		s.headState, s.headLost = record{Group: s.headState.Group}, true
 	}
 	if s.headState.Type == "" {
+		if i := slices.IndexFunc(reads, func(r *segmentRead) bool { return !r.first.Store.IsZero() }); i >= 0 {
+			s.storeID = reads[i].first.Store // cursors given before the first publication stay good
+		}
 		whole := len(reads) > 0 && (first(reads[0]) == 1 || reads[0].problem != "")
 		if s.journal.marked > 0 && !whole && !s.headLost {
 			if err := s.missing(headPath); err != nil {

@@ -224,3 +224,31 @@ func TestCreateIsIdempotentByID(t *testing.T) {
 		t.Fatalf("%+v %v", fresh, err)
 	}
 }
+
+// A cursor that was given out before anything was published names the same events after
+// a crash: the journal knows which store it belongs to.
+func TestCursorsSurviveACrashBeforeTheFirstPublication(t *testing.T) {
+	disk := vfs.NewMem()
+	s, err := open(t.Context(), Options{FS: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.loops.Add(1)
+	go s.commitLoop() // and no publisher
+	page, err := s.Events(t.Context(), "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newSession(t, s, "k")
+	s.qmu.Lock()
+	s.closing = true
+	s.qbell.Broadcast()
+	s.qmu.Unlock()
+	s.loops.Wait()
+	if err := s.release(); err != nil {
+		t.Fatal(err)
+	}
+	if page, err = openAt(t, disk, Options{}).Events(t.Context(), page.Cursor, 0); err != nil || page.Fresh || len(page.Events) != 1 {
+		t.Errorf("%+v, %v", page, err)
+	}
+}

@@ -61,7 +61,7 @@ func newRootCmd(a *app) *cobra.Command {
 	}
 	add("data", newSessionCmd(a), newCheckpointCmd(a), listCmd(a, "log"), showCmd(a), diffCmd(a), compactCmd(a, "prune"), newEventsCmd(a))
 	add("agents", newAutoCmd(a), newHookCmd(a), newResumeCmd(a), newRunCmd(a))
-	add("store", newExportCmd(a), newImportCmd(a), newFsckCmd(a))
+	add("store", newExportCmd(a), newImportCmd(a), newBackupCmd(a), newFsckCmd(a))
 	add("daemon", newServeCmd(a), newStatusCmd(a), newDoctorCmd(a), newConfigCmd(a), newPathsCmd(a), newVersionCmd(a), newCallCmd(a))
 	root.SetCompletionCommandGroupID("daemon")
 	root.SetHelpCommandGroupID("daemon")
