@@ -43,17 +43,25 @@ was found, repaired or not; 75: a daemon holds the store.`,
 		case errors.Is(err, client.ErrConnectionLost):
 			return &exitError{code: exitBusy, err: fmt.Errorf("the daemon on %s is ending: try again in a moment: %w", paths.Socket, err)}
 		case err != nil:
-			return err
+			return endingDaemon(err)
 		case repair:
 			return &exitError{code: exitBusy, err: fmt.Errorf("the daemon (pid %d) has the store %s: stop it by `forge-cpd call daemon.shutdown`, then repair", info.PID, info.DataDir)}
 		}
 		r, err := a.checkRunning(ctx, c, rpc.SessionRef{})
 		if err != nil {
-			return err
+			return endingDaemon(err)
 		}
 		return a.printReport(r)
 	}
 	return cmd
+}
+
+// endingDaemon makes "try again" of a connection that was lost: nothing was changed by reading.
+func endingDaemon(err error) error {
+	if errors.Is(err, client.ErrConnectionLost) {
+		return &exitError{code: exitBusy, err: fmt.Errorf("the daemon ended while the store was read: try again (%w)", err)}
+	}
+	return err
 }
 
 // fsckStore checks a store that no daemon holds.
