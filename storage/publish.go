@@ -416,7 +416,8 @@ func (s *dirStore) writeManifest(j *sessionJob) error {
 	}
 	pinned := record{Type: recDescribed, Sum: sum}
 	settings := meta
-	settings.HeadID, settings.UpdatedAt = checkpoint.ID{}, settings.CreatedAt
+	// What changes with every checkpoint is in session.json only: the manifest grows by it.
+	settings.HeadID, settings.UpdatedAt, settings.AutoState = checkpoint.ID{}, settings.CreatedAt, nil
 	raw, err := encode(&settings)
 	if err != nil {
 		return err
