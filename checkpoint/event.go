@@ -41,4 +41,5 @@ type Event struct {
 	Remaining  *int    `json:"remaining,omitempty"`   // compacted
 	Problem    string  `json:"problem,omitempty"`     // auto_failed, corrupt
 	Path       string  `json:"path,omitempty"`        // corrupt: relative to the data directory
+	OwnerUID   *uint32 `json:"owner_uid,omitempty"`   // session_created, session_deleted
 }

@@ -65,7 +65,7 @@ type Watch struct {
 	DebounceMS int64    `json:"debounce_ms" yaml:"debounce_ms"`
 	MaxWaitMS  int64    `json:"max_wait_ms" yaml:"max_wait_ms"`
 	Cause      Cause    `json:"cause" yaml:"cause"`
-	Format     string   `json:"format,omitempty" yaml:"format"` // claude-code, codex, jsonl
+	Format     string   `json:"format,omitempty" yaml:"format"` // claude-code, codex, gemini, jsonl
 	FromStart  bool     `json:"from_start" yaml:"from_start"`
 	Match      *Match   `json:"match,omitempty" yaml:"match"` // for format jsonl
 }

@@ -185,7 +185,7 @@ func sameFiles(raw []byte, files []autotrigger.File) (bool, error) {
 // automate hands a session to the engine. A watch that could not be armed is reported in
 // an event and tried again by the engine; the session stands.
 func (s *service) automate(ctx context.Context, sess checkpoint.Session) error {
-	saved, err := s.store.AutoState(ctx, sess.ID)
+	saved, err := s.loadAutoState(ctx, sess.ID)
 	if err != nil {
 		return err
 	}
@@ -217,10 +217,51 @@ func newestTime(sess checkpoint.Session) time.Time {
 	return sess.Last.Timestamp
 }
 
+// keptAuto is what the store keeps beside a session for its automation.
+type keptAuto struct {
+	Engine json.RawMessage `json:"engine,omitempty"`
+	// Configured: the automation is the configuration file's, and ends with its entry there,
+	// also when that goes while no daemon runs.
+	Configured bool `json:"configured,omitempty"`
+}
+
+func (s *service) keptAuto(ctx context.Context, id checkpoint.ID) (keptAuto, error) {
+	raw, err := s.store.AutoState(ctx, id)
+	if err != nil || len(raw) == 0 {
+		return keptAuto{}, err
+	}
+	var k keptAuto
+	if err := json.Unmarshal(raw, &k); err != nil {
+		return keptAuto{}, checkpoint.Errorf(checkpoint.KindInternal, "reading what was kept of a session's automation: %w", err)
+	}
+	return k, nil
+}
+
+func (s *service) keepAuto(ctx context.Context, id checkpoint.ID, change func(*keptAuto)) error {
+	s.keptMu.Lock()
+	defer s.keptMu.Unlock()
+	k, err := s.keptAuto(ctx, id)
+	if err != nil {
+		return err
+	}
+	change(&k)
+	raw, err := json.Marshal(k)
+	if err != nil {
+		return checkpoint.Errorf(checkpoint.KindInternal, "keeping a session's automation: %w", err)
+	}
+	_, err = s.store.ChangeSession(ctx, id, storage.SessionChange{AutoState: raw})
+	return err
+}
+
 // saveAutoState keeps the engine's own state of a session.
 func (s *service) saveAutoState(ctx context.Context, id checkpoint.ID, state json.RawMessage) error {
-	_, err := s.store.ChangeSession(ctx, id, storage.SessionChange{AutoState: state})
-	return err
+	return s.keepAuto(ctx, id, func(k *keptAuto) { k.Engine = state })
+}
+
+// loadAutoState is what saveAutoState kept, nil for nothing.
+func (s *service) loadAutoState(ctx context.Context, id checkpoint.ID) (json.RawMessage, error) {
+	k, err := s.keptAuto(ctx, id)
+	return k.Engine, err
 }
 
 // report counts what the engine decided, and tells of failures.

@@ -103,6 +103,15 @@ func (s *service) keepOne(ctx context.Context, cfg *config.Config, want config.S
 			}
 		}
 	}
+	kept, err := s.keptAuto(ctx, sess.ID)
+	if err != nil {
+		return err
+	}
+	if !kept.Configured {
+		if err := s.keepAuto(ctx, sess.ID, func(k *keptAuto) { k.Configured = true }); err != nil {
+			return err
+		}
+	}
 	return s.automate(ctx, sess)
 }
 
@@ -114,25 +123,33 @@ func (s *service) endAutomation(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	sess, err = s.store.ChangeSession(ctx, sess.ID, storage.SessionChange{Auto: ptr[*checkpoint.AutoConfig](nil)})
-	if err != nil {
+	if sess, err = s.leaveAlone(ctx, sess.ID); err != nil {
 		return err
 	}
 	return s.automate(ctx, sess)
 }
 
 // automateAll hands every session to the engine at start, and adds up what their triggers
-// did before: the totals survive a restart as the sessions' own counts do.
-func (s *service) automateAll(ctx context.Context) error {
+// did before: the totals survive a restart as the sessions' own counts do. The automation
+// of one that cfg named once and does so no more ends here.
+func (s *service) automateAll(ctx context.Context, cfg *config.Config) error {
+	named := map[string]bool{}
+	for _, c := range cfg.Sessions {
+		named[c.Key] = true
+	}
 	return s.eachSession(ctx, storage.SessionQuery{}, func(sess checkpoint.Session) error {
-		if sess.Status == checkpoint.Active && sess.Auto != nil {
-			if err := s.automate(ctx, sess); err != nil {
+		kept, err := s.keptAuto(ctx, sess.ID)
+		if err != nil {
+			return err
+		}
+		if kept.Configured && !named[sess.Key] {
+			if sess, err = s.leaveAlone(ctx, sess.ID); err != nil {
 				return err
 			}
-		} else if saved, err := s.store.AutoState(ctx, sess.ID); err != nil {
-			return err
-		} else if len(saved) > 0 && sess.Status == checkpoint.Active {
-			if err := s.automate(ctx, sess); err != nil { // no automation, but counts
+		}
+		// Without an automation there may still be counts.
+		if sess.Status == checkpoint.Active && (sess.Auto != nil || len(kept.Engine) > 0) {
+			if err := s.automate(ctx, sess); err != nil {
 				return err
 			}
 		}
@@ -142,4 +159,13 @@ func (s *service) automateAll(ctx context.Context) error {
 		s.metrics.autoFailed.Add(st.Failed)
 		return nil
 	})
+}
+
+// leaveAlone ends an automation that was the configuration's.
+func (s *service) leaveAlone(ctx context.Context, id checkpoint.ID) (checkpoint.Session, error) {
+	sess, err := s.store.ChangeSession(ctx, id, storage.SessionChange{Auto: ptr[*checkpoint.AutoConfig](nil)})
+	if err != nil {
+		return sess, err
+	}
+	return sess, s.keepAuto(ctx, id, func(k *keptAuto) { k.Configured = false })
 }

@@ -2,12 +2,17 @@ package daemon
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage"
 )
 
 // auto.enable answers the whole AutoConfig: the rules that hold are in it, the file's own
@@ -101,5 +106,104 @@ func TestValidateNamesTheChecksum(t *testing.T) {
 		if v.Valid || v.Problem == "" || v.Checksum != r.Checksum {
 			t.Errorf("%+v, want the checksum %s", v, r.Checksum)
 		}
+	}
+}
+
+// Who sees only their own sessions hears of their end too, in a replay as well, when
+// nothing is left that tells whose they were.
+func TestTheOwnerHearsThatASessionIsGone(t *testing.T) {
+	store, err := storage.OpenMemory(t.Context(), storage.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	before, err := store.Events(t.Context(), "", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mine, other = uint32(1234), uint32(99)
+	for _, uid := range []uint32{mine, other} {
+		sess, _, err := store.CreateSession(t.Context(), storage.NewSession{Name: "short-lived", OwnerUID: uid})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.DeleteSession(t.Context(), sess.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sub := &subscription{owner: ptr(mine)}
+	var heard []checkpoint.EventType
+	for seen, cursor := 0, before.Cursor; seen < 4; {
+		changed := store.EventsChanged()
+		page, err := store.Events(t.Context(), cursor, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page.Events {
+			hub := newEventHub(store, slog.New(slog.DiscardHandler)) // knows nobody yet
+			if hub.wants(t.Context(), sub, e.Event) {
+				heard = append(heard, e.Event.Type)
+			}
+			cursor = e.Cursor
+		}
+		if seen += len(page.Events); len(page.Events) == 0 {
+			<-changed
+		}
+	}
+	if want := []checkpoint.EventType{checkpoint.EventSessionCreated, checkpoint.EventSessionDeleted}; !slices.Equal(heard, want) {
+		t.Errorf("heard %v, want %v", heard, want)
+	}
+}
+
+// An automation that is the file's ends with its entry, whether a daemon was there to see
+// that or not; one that a client enabled stays.
+func TestAnEntryThatGoesWhileTheDaemonIsDown(t *testing.T) {
+	o := directoryOptions(t)
+	auto := checkpoint.DefaultAuto()
+	auto.IntervalSeconds = 3600
+	o.Config.Sessions = append(o.Config.Sessions, sessionOf("stays", auto), sessionOf("goes", auto))
+	d := start(t, o)
+	p := d.dial()
+	p.session(obj{"name": "own", "key": "own"})
+	p.call("auto.enable", obj{"key": "own"}, nil)
+	p.call("auto.trigger", obj{"key": "goes", "cause": "gap_filled", "state": 1}, nil)
+	d.end()
+	o.Config.Sessions = o.Config.Sessions[:1]
+	for range 2 { // and it stays so
+		d = start(t, o)
+		p = d.dial()
+		for key, want := range map[string]bool{"own": true, "stays": true, "goes": false} {
+			var got struct {
+				Config   *checkpoint.AutoConfig
+				NextRuns []string `json:"next_runs"`
+				Taken    int
+			}
+			p.call("auto.get", obj{"key": key}, &got)
+			if (got.Config != nil) != want || (len(got.NextRuns) > 0) != want {
+				t.Errorf("%s: automation %v, next runs %v; want %v", key, got.Config, got.NextRuns, want)
+			}
+			if key == "goes" && got.Taken != 1 {
+				t.Errorf("its counts are gone: %d taken", got.Taken)
+			}
+		}
+		d.end()
+	}
+}
+
+// A killed daemon's lock may outlive it by a moment.
+func TestAStartWaitsForTheLock(t *testing.T) {
+	o := directoryOptions(t)
+	held, err := storage.Open(t.Context(), storage.Options{Dir: o.Paths.DataDir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), o); !errors.Is(err, storage.ErrLocked) {
+		t.Fatalf("with a holder that stays: %v", err)
+	}
+	closed := make(chan error, 1)
+	time.AfterFunc(lockPatience/5, func() { closed <- held.Close() })
+	start(t, o)
+	if err := <-closed; err != nil {
+		t.Fatal(err)
 	}
 }

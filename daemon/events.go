@@ -190,16 +190,25 @@ func (h *eventHub) wants(ctx context.Context, sub *subscription, e checkpoint.Ev
 	h.ownersMu.Lock()
 	defer h.ownersMu.Unlock()
 	owner, ok := h.owners[e.SessionID]
+	if e.OwnerUID != nil { // the session may be gone by now
+		owner, ok = *e.OwnerUID, true
+		h.remember(e.SessionID, owner)
+	}
 	if !ok {
 		if owner, ok = h.owner(ctx, e.SessionID); !ok {
 			return false
 		}
-		if len(h.owners) >= maxOwners {
-			clear(h.owners)
-		}
-		h.owners[e.SessionID] = owner
+		h.remember(e.SessionID, owner)
 	}
 	return owner == *sub.owner
+}
+
+// remember keeps a session's owner. h.ownersMu is held.
+func (h *eventHub) remember(id checkpoint.ID, owner uint32) {
+	if len(h.owners) >= maxOwners {
+		clear(h.owners)
+	}
+	h.owners[id] = owner
 }
 
 // overflow ends a subscription whose peer does not keep up, and tells it where to resume.

@@ -90,9 +90,27 @@ func openStore(ctx context.Context, o Options) (storage.Store, error) {
 		opts.Dir = ""
 		return storage.OpenMemory(ctx, opts)
 	case config.DriverDirectory:
-		return storage.Open(ctx, opts)
+		return openWhenFree(ctx, opts)
 	}
 	return nil, c.Errorf("storage.driver", "%q cannot be opened by this daemon: use directory or memory", c.Storage.Driver)
+}
+
+// lockPatience is how long a start waits for the store's lock: a daemon that was killed
+// lets go of it only when the kernel has taken its memory back.
+const lockPatience = 500 * time.Millisecond
+
+func openWhenFree(ctx context.Context, opts storage.Options) (storage.Store, error) {
+	for deadline := time.Now().Add(lockPatience); ; {
+		store, err := storage.Open(ctx, opts)
+		if !errors.Is(err, storage.ErrLocked) || time.Now().After(deadline) {
+			return store, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // instance is one run's parts.
@@ -134,7 +152,7 @@ func newDaemon(o Options, store storage.Store) (*instance, error) {
 	d := &instance{o: o, svc: s, notify: notifier{o.Logger}, stop: make(chan struct{}), retune: make(chan struct{}, 1)}
 	d.engine = autotrigger.New(autotrigger.Options{
 		Take: s.take, Save: s.saveAutoState, Report: s.report, Parser: transcript.New, Logger: o.Logger.With("part", "autotrigger"),
-		Load: store.AutoState, StoreDir: storeDir(o), FileBytes: o.Config.Capture.FileBytes, TotalBytes: o.Config.Capture.TotalBytes,
+		Load: s.loadAutoState, StoreDir: storeDir(o), FileBytes: o.Config.Capture.FileBytes, TotalBytes: o.Config.Capture.TotalBytes,
 	})
 	s.auto = d.engine
 	d.server = rpc.NewServer(s, rpc.Options{
@@ -163,7 +181,7 @@ func (d *instance) serve(ctx context.Context, l net.Listener) error {
 	if err := d.svc.hub.start(work); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	if err := d.svc.automateAll(ctx); err != nil {
+	if err := d.svc.automateAll(ctx, d.o.Config); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	if err := d.svc.keepConfigured(ctx, nil, d.o.Config); err != nil {

@@ -42,6 +42,8 @@ type service struct {
 	draining time.Time
 
 	retained retentionState
+
+	keptMu sync.Mutex // orders changes of what is kept beside sessions; see keepAuto
 }
 
 var _ rpc.Service = (*service)(nil)

@@ -189,7 +189,7 @@ func eventOf(e *entry) *checkpoint.Event {
 			Timestamp: d.at, Trigger: d.trigger, Cause: d.cause,
 		}
 	case recSession:
-		ev.Type, ev.SessionID = checkpoint.EventSessionCreated, r.Session.ID
+		ev.Type, ev.SessionID, ev.OwnerUID = checkpoint.EventSessionCreated, r.Session.ID, &r.Session.OwnerUID
 	case recChange:
 		switch {
 		case r.Restored:
@@ -210,7 +210,7 @@ func eventOf(e *entry) *checkpoint.Event {
 			ev.CheckpointID, ev.Sequence = r.IDs[0], r.Numbers[0]
 		}
 	case recSessionDelete:
-		ev.Type, ev.Deleted = checkpoint.EventSessionDeleted, r.Count
+		ev.Type, ev.Deleted, ev.OwnerUID = checkpoint.EventSessionDeleted, r.Count, r.OwnerUID
 	case recAnnotate:
 		ev.Type = checkpoint.EventAnnotated
 	case recEvent:

@@ -78,6 +78,13 @@ func (t *tx) keyOf(id checkpoint.ID) string {
 	return ""
 }
 
+func (t *tx) ownerOf(id checkpoint.ID) uint32 {
+	if v := t.sessions[id]; v != nil && v.meta != nil {
+		return v.meta.OwnerUID
+	}
+	return t.s.index.bySess[id].meta.OwnerUID
+}
+
 func keyTaken(key string, id checkpoint.ID) error {
 	return checkpoint.Errorf(checkpoint.KindConflict, "key %.64q belongs to session %s; choose another key or leave session_id out", key, id)
 }
@@ -138,7 +145,8 @@ func (s *dirStore) DeleteSession(_ context.Context, id checkpoint.ID) (int, erro
 				}
 			}
 		}
-		if err := t.record(record{Type: recSessionDelete, SessionID: id, Count: count, At: t.now()}); err != nil {
+		owner := t.ownerOf(id)
+		if err := t.record(record{Type: recSessionDelete, SessionID: id, Count: count, OwnerUID: &owner, At: t.now()}); err != nil {
 			return err
 		}
 		t.events++

@@ -149,6 +149,7 @@ type record struct {
 	Compacted  bool                   `json:"compacted,omitempty"`
 	HasFiles   bool                   `json:"has_files,omitempty"`
 	Count      int                    `json:"count,omitempty"`
+	OwnerUID   *uint32                `json:"owner_uid,omitempty"` // of a session that goes
 	Annotation *checkpoint.Annotation `json:"annotation,omitempty"`
 	Event      *checkpoint.Event      `json:"event,omitempty"`
 

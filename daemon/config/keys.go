@@ -70,7 +70,7 @@ var Keys = []Key{
 	{Name: "auto.watch[].debounce_ms", Min: 0, Max: 3_600_000, Unit: "milliseconds", Doc: "The quiet after a change before it counts: an editor saves in several steps."},
 	{Name: "auto.watch[].max_wait_ms", Min: 1, Max: 86_400_000, Unit: "milliseconds", Doc: "The longest that a file which never rests can put a checkpoint off."},
 	{Name: "auto.watch[].cause", OneOf: causeNames(checkpoint.Causes), Doc: "The cause that the checkpoint gets."},
-	{Name: "auto.watch[].format", OneOf: []string{"", "claude-code", "codex", "jsonl"}, Doc: "Follow it as an agent's transcript: claude-code, codex, or jsonl with match. Empty: a plain file."},
+	{Name: "auto.watch[].format", OneOf: []string{"", "claude-code", "codex", "gemini", "jsonl"}, Doc: "Follow it as an agent's transcript: claude-code, codex, gemini, or jsonl with match. Empty: a plain file."},
 	{Name: "auto.watch[].from_start", Doc: "Follow a transcript that is there already from its start, not its end."},
 	{Name: "auto.watch[].match", Doc: "For jsonl: which lines are tool calls, and which are errors."},
 	{Name: "auto.watch[].match.tool_call", Doc: "A line is a tool call when each of these dotted members equals its value, as in {type: tool_result}."},
