@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -25,11 +26,37 @@ const (
 	maxHeader   = 4 << 10
 )
 
+// buffers are those of frames that are larger than a start buffer and still small: nearly
+// all frames come in them and none keeps one.
+var buffers = [2]sync.Pool{{New: func() any { return new([16 << 10]byte) }}, {New: func() any { return new([smallFrame]byte) }}}
+
+// borrow returns a buffer of exactly size bytes, or nil when none are kept of that size.
+func borrow(size int) []byte {
+	switch size {
+	case 16 << 10:
+		return buffers[0].Get().(*[16 << 10]byte)[:]
+	case smallFrame:
+		return buffers[1].Get().(*[smallFrame]byte)[:]
+	}
+	return nil
+}
+
+// giveBack takes a buffer that nothing refers to any more.
+func giveBack(b []byte) {
+	switch len(b) {
+	case 16 << 10:
+		buffers[0].Put((*[16 << 10]byte)(b))
+	case smallFrame:
+		buffers[1].Put((*[smallFrame]byte)(b))
+	}
+}
+
 // frames cuts what a peer sends into frames, of the framing that its first byte shows.
 // It holds no more than one frame, and no buffer while the peer is silent.
 type frames struct {
 	c       *conn
 	buf     []byte
+	small   []byte // the start buffer while buf is larger
 	r, w    int
 	begun   time.Time // when the first byte of a frame that is not whole came
 	share   share     // what the buffer's growth has taken of the budget
@@ -233,7 +260,8 @@ func (f *frames) drop() {
 	if f.r == f.w {
 		f.r, f.w = 0, 0
 		if len(f.buf) > startBuffer {
-			f.buf = nil
+			giveBack(f.buf)
+			f.buf, f.small = f.small, nil
 			f.c.holding.Store(0)
 			f.c.srv.budget.give(&f.share)
 		}
@@ -246,6 +274,9 @@ func (f *frames) fill(want int) error {
 		return f.eof
 	}
 	f.drop()
+	if f.buf == nil {
+		f.buf, f.small = f.small, nil
+	}
 	if f.buf == nil {
 		f.buf = make([]byte, startBuffer)
 	}
@@ -299,8 +330,16 @@ func (f *frames) grow(want int) error {
 			return io.ErrUnexpectedEOF
 		}
 	}
-	buf := make([]byte, size)
+	buf := borrow(size)
+	if buf == nil {
+		buf = make([]byte, size)
+	}
 	f.w = copy(buf, f.buf[f.r:f.w])
+	if len(f.buf) == startBuffer {
+		f.small = f.buf
+	} else {
+		giveBack(f.buf)
+	}
 	f.buf, f.r = buf, 0
 	return nil
 }

@@ -19,12 +19,12 @@ type pending struct {
 // item is the publisher's work: one line of the journal.
 type item struct {
 	group   uint64
-	rec     record
+	rec     *record
 	id      checkpoint.ID // of a checkpoint
 	session *session
 	bytes   int64
-	event   []byte // its line in events/, nil for none
-	number  uint64 // of the event
+	event   *checkpoint.Event // what events/ tells of it, nil for nothing
+	number  uint64            // of the event
 }
 
 // apply puts a durable line into memory. It is the same for a line that was just written
@@ -43,16 +43,15 @@ func (s *dirStore) apply(e *entry) {
 			applyChange(it.session, e.rec.Change, e.rec.At)
 		}
 	case recDelete:
-		it.session = s.applyDelete(&e.rec)
+		it.session = s.applyDelete(e.rec)
 	case recSessionDelete:
-		it.session = s.applySessionDelete(&e.rec)
+		it.session = s.applySessionDelete(e.rec)
 	case recAnnotate:
 		it.session = s.index.bySess[e.rec.SessionID]
-		s.applyNote(&e.rec)
+		s.applyNote(e.rec)
 	}
 	if ev := eventOf(e); ev != nil {
-		it.number = s.nextEvent
-		it.event = s.recordEvent(*ev)
+		it.number, it.event = s.recordEvent(ev), ev
 	}
 	s.unpublished++
 	s.items = append(s.items, it)
@@ -179,7 +178,7 @@ func (s *dirStore) applyNote(r *record) {
 
 // eventOf is what subscribers hear of a line, nil for nothing.
 func eventOf(e *entry) *checkpoint.Event {
-	r := &e.rec
+	r := e.rec
 	ev := checkpoint.Event{SessionID: r.SessionID, CheckpointID: r.CheckpointID, Timestamp: r.At}
 	switch r.Type {
 	case "", recLarge:

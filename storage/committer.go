@@ -23,7 +23,7 @@ type op struct {
 
 // entry is one line of a group, with what it means.
 type entry struct {
-	rec    record
+	rec    *record
 	draft  *draft // of checkpoints, large ones included
 	pieces [][]byte
 	sum    string
@@ -137,7 +137,7 @@ func (t *tx) record(r record) error {
 	if err != nil {
 		return checkpoint.Errorf(checkpoint.KindInternal, "encoding a record: %w", err)
 	}
-	t.entries = append(t.entries, entry{rec: r, pieces: [][]byte{b}, sum: sum, n: int64(len(b))})
+	t.entries = append(t.entries, entry{rec: &r, pieces: [][]byte{b}, sum: sum, n: int64(len(b))})
 	return nil
 }
 
@@ -309,7 +309,7 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 		off += e.n
 	}
 	bufs = append(bufs, last)
-	if _, err := j.current.file.WriteAt(j.off, bufs...); err != nil {
+	if err := j.write(bufs, size+int64(len(last))); err != nil {
 		return s.undoWrite(err)
 	}
 	if err := j.current.file.Datasync(); err != nil {
@@ -318,9 +318,6 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 	}
 	j.off, j.last = off+int64(len(last)), sum
 	j.group++
-	if j.off > s.opts.SegmentBytes/4 {
-		j.prepare() // not before: a store that is seldom written stays small
-	}
 	s.publish(t, off+int64(len(last)))
 	return nil
 }
@@ -329,6 +326,7 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 // lines. When that cannot be done either, nothing more is written until a restart.
 func (s *dirStore) undoWrite(cause error) error {
 	j := &s.journal
+	j.filled = j.off
 	if err := j.current.file.Truncate(j.off); err != nil {
 		s.poison(errors.Join(cause, err))
 	} else if err := j.current.file.Sync(); err != nil {

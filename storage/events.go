@@ -19,7 +19,7 @@ import (
 // eventLine is one event as it is kept.
 type eventLine struct {
 	number uint64
-	event  checkpoint.Event
+	event  *checkpoint.Event // never changed
 }
 
 // eventFile is the file in events/ that grows.
@@ -38,28 +38,31 @@ const (
 
 func eventPath(first uint64) string { return fmt.Sprintf("events/%020d.jsonl", first) }
 
-// recordEvent gives an event its number and returns its line. The store's lock is held.
-func (s *dirStore) recordEvent(ev checkpoint.Event) []byte {
+// recordEvent gives an event its number. The store's lock is held; the publisher renders it.
+func (s *dirStore) recordEvent(ev *checkpoint.Event) uint64 {
 	n := s.nextEvent
 	s.nextEvent++
-	b, _, err := encodeRecord(record{Type: recEvent, Number: n, Event: &ev})
-	if err != nil {
-		panic(err) // an event is plain data
-	}
 	s.recent = append(s.recent, eventLine{n, ev})
 	if len(s.recent) > 2*recentEvents && s.recent[len(s.recent)-recentEvents].number < s.headState.FirstEvent {
 		s.recent = slices.Clone(s.recent[len(s.recent)-recentEvents:])
 	}
-	return b
+	return n
 }
 
 // appendEvents writes a batch's events, flushed before its journal segment can go.
 func (s *dirStore) appendEvents(b *batch) error {
-	lines, next := b.events, b.first
+	events, next := b.events, b.first
 	if f := &s.eventFile; f.hash != nil && f.first+uint64(f.count) > next {
 		// A round that failed later has written these already.
-		skip := min(f.first+uint64(f.count)-next, uint64(len(lines)))
-		lines, next = lines[skip:], next+skip
+		skip := min(f.first+uint64(f.count)-next, uint64(len(events)))
+		events, next = events[skip:], next+skip
+	}
+	lines := make([][]byte, len(events))
+	for i, l := range events {
+		var err error
+		if lines[i], _, err = encodeRecord(record{Type: recEvent, Number: l.number, Event: l.event}); err != nil {
+			return err
+		}
 	}
 	for len(lines) > 0 {
 		f := &s.eventFile
@@ -211,7 +214,7 @@ func (s *dirStore) Events(_ context.Context, cursor string, limit int) (EventPag
 	page := EventPage{Cursor: cursor, Events: make([]EventRecord, len(lines))}
 	for i, l := range lines {
 		page.Cursor = s.cursor(l.number)
-		page.Events[i] = EventRecord{Cursor: page.Cursor, Event: l.event}
+		page.Events[i] = EventRecord{Cursor: page.Cursor, Event: *l.event}
 	}
 	return page, nil
 }
@@ -270,7 +273,7 @@ func (s *dirStore) readEventFile(first uint64) (list []eventLine, sound bool, er
 		if err != nil || r.Type != recEvent || r.Event == nil || r.Number != first+uint64(len(list)) {
 			return list, false, nil
 		}
-		list = append(list, eventLine{r.Number, *r.Event})
+		list = append(list, eventLine{r.Number, r.Event})
 	}
 	return list, true, nil
 }

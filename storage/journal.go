@@ -75,39 +75,59 @@ func parseSegmentName(name string) (number, ceiling uint64, ext string, ok bool)
 
 // journal is the committer's end of the log.
 type journal struct {
-	fs       vfs.FS
-	opts     *Options
-	current  *segment
-	off      int64  // where the next group goes
-	last     string // checksum of the newest commit or segment line: the chain
-	group    uint64 // of the next group
-	number   uint64 // of the newest segment
-	path     string // of the newest segment, also when it is gone
-	marked   uint64 // the newest number that the markers knew when the store was opened
-	ceiling  uint64
-	markers  [][2]uint64 // those that are there: number and ceiling
-	prepared chan preparedSegment
-	waiting  bool
+	fs      vfs.FS
+	opts    *Options
+	current *segment
+	off     int64  // where the next group goes
+	last    string // checksum of the newest commit or segment line: the chain
+	group   uint64 // of the next group
+	number  uint64 // of the newest segment
+	path    string // of the newest segment, also when it is gone
+	marked  uint64 // the newest number that the markers knew when the store was opened
+	ceiling uint64
+	markers [][2]uint64 // those that are there: number and ceiling
+	filled  int64       // zeros are written up to here
 }
 
-type preparedSegment struct {
-	path string
-	file vfs.File
-	err  error
-}
+// A flush of bytes that were there as zeros is one write to the disk; one that moves the
+// end of the file is two. So small groups find zeros ahead of them, some more each time, so
+// that a small store stays small. A large group pays for its own end: zeros would double it.
+const (
+	leastFill  = 64 << 10
+	mostFill   = 1 << 20
+	largeGroup = 128 << 10
+)
 
-// prepare fills a file with zeros beside the committer: writing over zeros moves no end
-// of file, so a flush of it is one write to the disk and not two.
-func (j *journal) prepare() {
-	if j.waiting {
-		return
+var zeros [mostFill]byte
+
+// ahead says how many zeros to write after a group of size bytes that ends at end.
+func (j *journal) ahead(size, end int64) int64 {
+	if end <= j.filled || size >= largeGroup {
+		return 0
 	}
-	j.waiting = true
-	path := fmt.Sprintf("tmp/segment-%020d", j.number+1)
-	go func() {
-		f, err := zeroFile(j.fs, path, j.opts.SegmentBytes)
-		j.prepared <- preparedSegment{path, f, err}
-	}()
+	return max(0, min(min(max(end, leastFill), mostFill), j.opts.SegmentBytes-end))
+}
+
+// write puts a group at off, with zeros after it when it is time for more.
+func (j *journal) write(bufs [][]byte, size int64) error {
+	end := j.off + size
+	if n := j.ahead(size, end); n > 0 {
+		switch _, err := j.current.file.WriteAt(j.off, append(bufs, zeros[:n])...); {
+		case err == nil:
+			j.filled = end + n
+			return nil
+		case !noRoom(err):
+			return err
+		}
+		// There may be room for the group alone.
+		if err := j.current.file.Truncate(j.off); err != nil {
+			return err
+		}
+		j.filled = 0
+	}
+	_, err := j.current.file.WriteAt(j.off, bufs...)
+	j.filled = max(j.filled, end)
+	return err
 }
 
 func zeroFile(fsys vfs.FS, path string, size int64) (vfs.File, error) {
@@ -118,7 +138,6 @@ func zeroFile(fsys vfs.FS, path string, size int64) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	zeros := make([]byte, min(size, 1<<20))
 	for off := int64(0); off < size && err == nil; off += int64(len(zeros)) {
 		_, err = f.WriteAt(off, zeros[:min(int64(len(zeros)), size-off)])
 	}
@@ -139,7 +158,7 @@ func (j *journal) open(ceiling uint64, first record) error {
 	if err := ignoreMissing(j.fs.Remove(path)); err != nil {
 		return err
 	}
-	file, err := j.take(path)
+	file, err := j.fs.Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
 	}
@@ -172,26 +191,9 @@ func (j *journal) open(ceiling uint64, first record) error {
 	}
 	j.path, g.end = path, int64(len(b))
 	j.current, j.off, j.last, j.number, j.ceiling = g, int64(len(b)), sum, number, ceiling
+	j.filled = j.off
 	j.unmark(number, ceiling)
 	return nil
-}
-
-// take gives the prepared file its name, or makes one that is not filled.
-func (j *journal) take(path string) (vfs.File, error) {
-	if j.waiting {
-		select {
-		case p := <-j.prepared:
-			j.waiting = false
-			if p.err == nil {
-				if err := j.fs.RenameNew(p.path, path); err != nil {
-					return nil, errors.Join(err, p.file.Close(), ignoreMissing(j.fs.Remove(p.path)))
-				}
-				return p.file, nil
-			}
-		default:
-		}
-	}
-	return j.fs.Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 }
 
 // mark makes the markers of a ceiling and makes them durable, with all names of journal/.
@@ -247,19 +249,6 @@ func (j *journal) finish() error {
 	g.end = j.off + int64(len(b))
 	j.last, j.current = sum, nil
 	return nil
-}
-
-// discard waits for a file that is being prepared and removes it.
-func (j *journal) discard() error {
-	if !j.waiting {
-		return nil
-	}
-	p := <-j.prepared
-	j.waiting = false
-	if p.err != nil {
-		return nil // it has left nothing behind
-	}
-	return errors.Join(p.file.Close(), ignoreMissing(j.fs.Remove(p.path)))
 }
 
 // errUnknown marks a flush that failed: what is on the disk is not known.

@@ -124,6 +124,9 @@ const (
 	recHead        = "head"        // events/head.json
 )
 
+// noRecord stands where a line is a checkpoint; it is never changed.
+var noRecord = &record{}
+
 // record is every line that is no checkpoint; FORMAT.md says which type has which members.
 type record struct {
 	Type         string        `json:"type"`

@@ -100,7 +100,7 @@ type batch struct {
 	bytes    int64
 	files    []fileJob
 	sessions map[checkpoint.ID]*sessionJob
-	events   [][]byte
+	events   []eventLine
 	first    uint64
 	next     uint64
 	created  uint64
@@ -177,7 +177,7 @@ func (s *dirStore) gather() *batch {
 func (s *dirStore) gatherItem(b *batch, it *item) {
 	b.group, b.bytes = it.group, b.bytes+it.bytes
 	if it.event != nil {
-		b.events = append(b.events, it.event)
+		b.events = append(b.events, eventLine{it.number, it.event})
 		b.next = it.number + 1
 	}
 	if it.rec.Type == recSession {

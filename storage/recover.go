@@ -22,7 +22,7 @@ import (
 // recover brings memory to what was acknowledged: the files, then the journal's groups
 // that are not files yet. It may be cut anywhere and run again.
 func (s *dirStore) recover() error {
-	s.journal = journal{fs: s.fs, opts: &s.opts, group: 1, prepared: make(chan preparedSegment, 1)}
+	s.journal = journal{fs: s.fs, opts: &s.opts, group: 1}
 	if err := s.loadQuarantine(); err != nil {
 		return err
 	}

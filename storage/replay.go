@@ -80,7 +80,7 @@ func (r *segmentRead) scan(newest bool) {
 				damage("byte %d: the first line of segment %d", off, e.rec.Segment)
 			}
 			r.last, r.end = e.sum, off+int64(n)
-			r.lastGrp, r.first = e.rec.Group-1, e.rec
+			r.lastGrp, r.first = e.rec.Group-1, *e.rec
 		} else if e.rec.Type == recCommit {
 			if problem := r.commit(group, e, off+int64(n)); problem != "" {
 				damage("byte %d: %s", off, problem)
@@ -173,13 +173,13 @@ func parseEntry(b []byte) (entry, error) {
 		if err != nil {
 			return entry{}, err
 		}
-		return entry{draft: &p.draft, sum: l.sum}, nil
+		return entry{rec: noRecord, draft: &p.draft, sum: l.sum}, nil
 	}
 	r, err := decodeRecord(l)
 	if err != nil {
 		return entry{}, err
 	}
-	e := entry{rec: r, sum: l.sum}
+	e := entry{rec: &r, sum: l.sum}
 	if r.Type == recLarge {
 		e.draft, err = largeDraft(&r)
 	}

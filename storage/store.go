@@ -343,14 +343,7 @@ func (s *dirStore) Sync(ctx context.Context) (uint64, error) {
 		if s.journal.current == nil {
 			return nil
 		}
-		if err := s.endSegment(); err != nil {
-			return err
-		}
-		// A store at rest is as small as what it holds.
-		if err := s.journal.discard(); err != nil {
-			s.opts.Logger.Warn("a prepared journal segment cannot be removed", "error", err)
-		}
-		return nil
+		return s.endSegment()
 	}}); err != nil {
 		return 0, err
 	}
@@ -430,7 +423,7 @@ func (s *dirStore) shutDown() error {
 	close(s.stop)
 	s.workers.Wait()
 	s.awaitCommitter()
-	err := s.journal.discard()
+	var err error
 	s.stateMu.Lock()
 	ok := s.fatal == nil && s.publishErr == nil
 	s.stateMu.Unlock()

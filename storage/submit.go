@@ -152,7 +152,7 @@ func (t *tx) create(d *draft, expected *checkpoint.ID, large string) (checkpoint
 }
 
 func (t *tx) addCheckpoint(d *draft, large string) error {
-	e := entry{draft: d, sum: d.sum}
+	e := entry{rec: noRecord, draft: d, sum: d.sum}
 	if large != "" {
 		r := record{
 			Type: recLarge, SessionID: d.session, CheckpointID: d.id, File: large, Bytes: int64(len(d.head) + len(d.state)),
