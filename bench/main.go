@@ -20,8 +20,8 @@ func run() error {
 	dir := flag.String("dir", ".", "where the stores go, on the disk to be measured")
 	out := flag.String("json", "../dist/bench.json", "where the figures go")
 	bin := flag.String("bin", forgeBinary, "the forge-cpd to measure")
-	only := flag.String("only", "", "one part: puts, sustained, reads, start, growth, wire")
-	serve := flag.String("serve", "", "be a server with nothing behind it: wire, plain (used by the program itself)")
+	only := flag.String("only", "", "one part: puts, sustained, reads, start, growth, crowd, wire")
+	serve := flag.String("serve", "", "be a server with nothing behind it: daemon, wire, plain (used by the program itself)")
 	sock := flag.String("socket", "", "with -serve: where")
 	flag.Parse()
 	if *serve != "" {
@@ -62,10 +62,10 @@ type part struct {
 
 func (r *report) parts(root string) []part {
 	d, rounds := 700*time.Millisecond, 5
-	small, large, startRounds := 10_000, 100_000, 5
+	small, large, startRounds, idle := 10_000, 100_000, 5, 10_000
 	if r.Short {
 		d, rounds = 250*time.Millisecond, 3
-		small, large, startRounds = 2_000, 10_000, 3
+		small, large, startRounds, idle = 2_000, 10_000, 3, 2_000
 	}
 	return []part{
 		{"puts", func() error { return r.puts(root, d, rounds) }},
@@ -78,6 +78,7 @@ func (r *report) parts(root string) []part {
 			return r.start(root, large, startRounds)
 		}},
 		{"growth", func() error { return r.growth(root, large, 2*d, rounds) }},
+		{"crowd", func() error { return r.crowd(root, idle, d, rounds) }},
 		{"wire", func() error { return r.wireCost(root, 2*d, rounds) }},
 	}
 }

@@ -60,6 +60,9 @@ func measure(p putter, workers, size int, d time.Duration, settled bool, serial 
 		fail = s.settle()
 	}
 	took := time.Since(start)
+	if s, ok := p.(settler); ok && !settled && fail == nil {
+		fail = s.settle() // what it does in the background is not to slow its neighbours' turns
+	}
 	if fail != nil {
 		return sample{}, fail
 	}

@@ -18,7 +18,7 @@ var (
 	forgeStore   = contender{name: "store", what: "forge-cpd's store by itself", open: openStore}
 	storeSyncFS  = contender{name: "store-syncfs", what: "the same, one syncfs a batch (off by default)", open: openStoreSyncFS}
 	forgeDaemon  = contender{name: "daemon", what: "forge-cpd over its socket", open: openDaemon}
-	stubbed      = contender{name: "daemon-stub", what: "forge-cpd's wire with no store behind it", open: openStubbed("wire")}
+	stubbed      = contender{name: "daemon-stub", what: "all of the daemon, its store stubbed out", open: openStubbed("daemon")}
 	filesSync    = contender{name: "files", what: "a file each: temp, fsync, rename, fsync(dir)", open: openFiles(true)}
 	filesNoSync  = contender{name: "files-nosync", what: "a file each: temp, rename; a power cut loses them", open: openFiles(false)}
 	sqliteRow    = contender{name: "sqlite-row", what: "SQLite WAL, synchronous=FULL, a transaction a row", open: openSQLite(false)}
@@ -60,7 +60,7 @@ func (r *report) puts(root string, d time.Duration, rounds int) error {
 	r.ratio("store, 1 writer, p50, to the journal", "store", "journal", one, p50, 1.2, false)
 	r.ratio("store, 1 writer, p99, to the journal", "store", "journal", one, p99, 1.5, false)
 	r.ratio("daemon, 1 client, p50, to the journal", "daemon", "journal", one, p50, 2, false)
-	r.ratio("daemon, 64 clients, burst, to the wire alone", "daemon", "daemon-stub", many, rate, 0.7, true)
+	r.ratio("daemon, 64 clients, burst, to the daemon with its store stubbed out", "daemon", "daemon-stub", many, rate, 0.7, true)
 	r.ratio("daemon, 64 clients, to LangGraph", "daemon", "langgraph", many, rate, 5, true)
 	r.ratio("daemon, 64 clients, to SQLite a row", "daemon", "sqlite-row", many, rate, 2, true)
 	r.ratio("daemon, 1 client, to git", "daemon", "git", one, rate, 50, true)

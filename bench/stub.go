@@ -12,11 +12,14 @@ import (
 	"github.com/sourcegraph/jsonrpc2"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
+	daemonpkg "github.com/forge-cpd/forge-cpd/daemon"
+	"github.com/forge-cpd/forge-cpd/daemon/config"
 	"github.com/forge-cpd/forge-cpd/rpc"
+	"github.com/forge-cpd/forge-cpd/storage"
 )
 
 // serveStub answers on a socket with nothing behind it: "plain" is jsonrpc2 as it comes,
-// "wire" is forge-cpd's own server.
+// "wire" is forge-cpd's own server, "daemon" is all of the daemon but its store.
 func serveStub(mode, sock string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -25,6 +28,10 @@ func serveStub(mode, sock string) error {
 		return err
 	}
 	defer l.Close()
+	if mode == "daemon" {
+		l.Close()
+		return serveStubbedDaemon(ctx, sock)
+	}
 	if mode == "wire" {
 		s := rpc.NewServer(&stubService{}, rpc.Options{})
 		go func() {
@@ -69,6 +76,28 @@ func plain(_ context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request) (any, error
 		return nil, &jsonrpc2.Error{Code: jsonrpc2.CodeInvalidParams, Message: err.Error()}
 	}
 	return stubReceipt(), nil
+}
+
+// serveStubbedDaemon is the daemon with its store stubbed out.
+func serveStubbedDaemon(ctx context.Context, sock string) error {
+	cfg := config.Default()
+	cfg.Storage.Driver = config.DriverMemory
+	store, err := storage.OpenMemory(ctx, storage.Options{})
+	if err != nil {
+		return err
+	}
+	return daemonpkg.Run(ctx, daemonpkg.Options{
+		Config: cfg, Paths: config.Paths{Socket: sock}, Store: &stubStore{store},
+	})
+}
+
+// stubStore acknowledges a create without looking at it; sessions are kept in memory.
+type stubStore struct{ storage.Store }
+
+func (*stubStore) Submit(_ context.Context, c *storage.NewCheckpoint, done func(checkpoint.Receipt, error)) {
+	r := stubReceipt()
+	r.SessionID = c.SessionID
+	go done(*r, nil)
 }
 
 // stubService answers the two methods that the benchmark calls.

@@ -33,6 +33,8 @@ type Options struct {
 	Listener net.Listener
 	// Reload, when not nil, is SIGHUP's channel: each receive re-reads the configuration.
 	Reload <-chan os.Signal
+	// Store, when not nil, is served in place of the one that Config names. Run closes it.
+	Store storage.Store
 	// Ready, when not nil, is called once, when clients are answered.
 	Ready func(rpc.Info)
 	// Progress is told while the store reads its files at start.
@@ -80,6 +82,9 @@ func Run(ctx context.Context, o Options) (err error) {
 }
 
 func openStore(ctx context.Context, o Options) (storage.Store, error) {
+	if o.Store != nil {
+		return o.Store, nil
+	}
 	c := o.Config
 	opts := storage.Options{
 		Dir: o.Paths.DataDir, AllowNetworkFS: c.Storage.AllowNetworkFS, EventsRetained: c.Events.Retain,

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// resident is the server's memory that is really there, in bytes.
+func (d *daemon) resident() (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", d.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	pages, err := strconv.Atoi(string(bytes.Fields(b)[1]))
+	return float64(pages * os.Getpagesize()), err
+}
+
+// crowd measures what connections and sessions cost that do nothing, and what a large
+// state costs the others.
+func (r *report) crowd(root string, idle int, d time.Duration, rounds int) error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	if most := int(limit.Max) - 1000; idle > most {
+		idle = most
+	}
+	dir, err := os.MkdirTemp(root, "crowd")
+	if err != nil {
+		return err
+	}
+	p, err := openDaemon(dir)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	s := p.(*daemon)
+	const active = 100
+	serial := 0
+	alone := func() (sample, error) { return measure(s, active, 1024, d, false, &serial) }
+	if _, err := alone(); err != nil { // opens the active connections
+		return err
+	}
+	before, err := s.resident()
+	if err != nil {
+		return err
+	}
+	var first []sample
+	for range rounds {
+		m, err := alone()
+		if err != nil {
+			return err
+		}
+		first = append(first, m)
+	}
+	if before, err = s.resident(); err != nil {
+		return err
+	}
+	for range idle {
+		w, err := dial(s.sock)
+		if err != nil {
+			return err
+		}
+		defer w.c.Close()
+		w.r = nil // its buffer is not needed again
+	}
+	w, err := dial(s.sock)
+	if err != nil {
+		return err
+	}
+	defer w.c.Close()
+	if _, err := w.call("daemon.info", []byte("{}")); err != nil { // the last one is served: all are
+		return err
+	}
+	after, err := s.resident()
+	if err != nil {
+		return err
+	}
+	r.goal(fmt.Sprintf("memory of an idle connection, KiB, of %d", idle), 64, false, (after-before)/float64(idle)/1024, "resident")
+	var crowded []sample
+	for range rounds {
+		m, err := alone()
+		if err != nil {
+			return err
+		}
+		crowded = append(crowded, m)
+	}
+	r.goal(fmt.Sprintf("p99 of %d clients beside %d idle ones, to that alone", active, idle), 2, false, median(crowded, p99)/median(first, p99),
+		fmt.Sprintf("%.1f ms", median(crowded, p99)))
+
+	const sessions = 10_000
+	if before, err = s.resident(); err != nil {
+		return err
+	}
+	for i := range sessions {
+		if err := w.open("idle " + strconv.Itoa(i)); err != nil {
+			return err
+		}
+	}
+	if after, err = s.resident(); err != nil {
+		return err
+	}
+	r.goal("memory of an idle session, KiB, of 10000", 4, false, (after-before)/sessions/1024, "resident")
+	return r.holdUp(s, rounds)
+}
+
+// holdUp has one client put 16 MiB states while another puts 1 KB ones.
+func (r *report) holdUp(s *daemon, rounds int) error {
+	small := func(n int) (float64, error) {
+		w, err := s.conn(0)
+		if err != nil {
+			return 0, err
+		}
+		doc := document(1024, 1)
+		var ms []float64
+		for range n {
+			t := time.Now()
+			if _, err := w.create(doc); err != nil {
+				return 0, err
+			}
+			ms = append(ms, float64(time.Since(t))/1e6)
+		}
+		return medianOf(ms), nil
+	}
+	alone, err := small(20 * rounds)
+	if err != nil {
+		return err
+	}
+	w, err := s.conn(1)
+	if err != nil {
+		return err
+	}
+	stop, done := make(chan struct{}), make(chan error, 1)
+	var large []float64
+	go func() {
+		doc := document(16<<20-1024, 2)
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			t := time.Now()
+			if _, err := w.create(doc); err != nil {
+				done <- err
+				return
+			}
+			large = append(large, float64(time.Since(t))/1e6)
+		}
+	}()
+	beside, err := small(100 * rounds)
+	close(stop)
+	if e := <-done; err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	r.Times = append(r.Times, timing{"create of 1 KB", "alone", alone}, timing{"create of 1 KB", "beside one of 16 MiB", beside},
+		timing{"create of 16 MiB", "beside those of 1 KB", medianOf(large)})
+	r.goal("p50 of 1 KB beside a 16 MiB state, to one 16 MiB state", 0.25, false, beside/medianOf(large), fmt.Sprintf("%.2f ms, alone %.2f ms", beside, alone))
+	return nil
+}
