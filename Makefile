@@ -24,7 +24,7 @@ build: ## build bin/forge-cpd
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/forge-cpd ./cmd/forge-cpd
 
 run: build ## build and start the daemon on its defaults
-	bin/forge-cpd serve
+	bin/forge-cpd serve --welcome
 
 demo: build ## a crash in the middle of a real transcript: what was kept, restored and lost
 	$(GO) run ./cmd/forge-cpd/demo bin/forge-cpd

@@ -353,6 +353,63 @@ func TestCaptureIsAskedAndAttachedAgain(t *testing.T) {
 	}
 }
 
+// An event that comes before the subscription's own answer is given out after it.
+func TestAnEventThatOutrunsTheAnswer(t *testing.T) {
+	const early = 3
+	f := newFake(t, func(c net.Conn, id, _ string, _ json.RawMessage) {
+		for i := range early {
+			fmt.Fprintf(c, `{"jsonrpc":"2.0","method":"event","params":{"subscription_id":"s","cursor":"c%d","event":{"type":"created"}}}`+"\n", i)
+		}
+		answer(c, id, `{"subscription_id":"s","cursor":"now","fresh":true}`)
+		fmt.Fprintf(c, `{"jsonrpc":"2.0","method":"event","params":{"subscription_id":"s","cursor":"c%d","event":{"type":"created"}}}`+"\n", early)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	s, err := newClient(t, f).Subscribe(ctx, rpc.SubscribeParams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i := range early + 1 {
+		if ev, err := s.Next(ctx); err != nil || ev.Cursor != fmt.Sprint("c", i) {
+			t.Fatalf("event %d: %+v, %v", i, ev, err)
+		}
+	}
+}
+
+// A daemon that is stopped after its first answer is met at the next request, not at the
+// first question of who it is.
+func TestInfoIsTheHandshake(t *testing.T) {
+	f := newFake(t, nil)
+	answers := 1
+	c := &Client{Dial: func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		nc, err := d.DialContext(ctx, "unix", f.socket)
+		return &mute{Conn: nc, requests: &answers}, err
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if info, err := c.Info(ctx); err != nil || info.Version != "v9" {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// mute lets so many requests through and swallows the rest.
+type mute struct {
+	net.Conn
+	requests *int
+}
+
+func (m *mute) Write(b []byte) (int, error) {
+	if *m.requests--; *m.requests < 0 {
+		return len(b), nil
+	}
+	return m.Conn.Write(b)
+}
+
 func TestSubscriptionResumes(t *testing.T) {
 	var subs []string
 	var mu sync.Mutex

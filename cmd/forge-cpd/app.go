@@ -62,7 +62,7 @@ func (a *app) clientCmd(f func(ctx context.Context, c *client.Client, args []str
 // connect gives a client whose daemon answered. Without --no-start it starts one when
 // none listens, and replaces an older one of the same major version.
 func (a *app) connect(ctx context.Context) (*client.Client, error) {
-	cfg, paths, err := config.Resolve(a.flags)
+	cfg, paths, err := config.ResolveClient(a.flags)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/client"
+	"github.com/forge-cpd/forge-cpd/rpc"
 )
 
 func newCallCmd(a *app) *cobra.Command {
@@ -17,8 +18,8 @@ func newCallCmd(a *app) *cobra.Command {
 		Use:   "call METHOD [PARAMS]",
 		Short: "call any method of the API",
 		Long: `Calls a method and prints its result as it came. PARAMS is a JSON object, or - for standard
-input. An error of the daemon's is printed to stderr as JSON, with its kind; the exit code
-is as for the other commands. ` + "`forge-cpd call rpc.discover`" + ` lists the methods.`,
+input. An error of the daemon's is printed to stderr as the JSON object that it sent: code, message
+and data; the exit code is as for the other commands. ` + "`forge-cpd call rpc.discover`" + ` lists the methods.`,
 		Example: `  forge-cpd call daemon.info
   forge-cpd call checkpoint.list '{"key": "my-agent", "limit": 5}'
   forge-cpd call session.create - < params.json`,
@@ -48,21 +49,15 @@ is as for the other commands. ` + "`forge-cpd call rpc.discover`" + ` lists the 
 	}
 }
 
-// callError prints what a script wants to know of an error.
+// callError prints the wire's error object.
 func (a *app) callError(e *checkpoint.Error) error {
-	data := map[string]any{"kind": e.Kind}
-	for k, v := range e.Data {
-		data[k] = v
-	}
-	if e.Field != "" {
-		data["field"] = e.Field
-	}
-	if e.Retry {
-		data["retry"] = true
+	w := rpc.ToWire(e)
+	if code, ok := e.Data["code"].(int64); ok { // one that this version does not know
+		w.Code = code
 	}
 	out := json.NewEncoder(a.stderr)
 	out.SetEscapeHTML(false)
-	if err := out.Encode(map[string]any{"message": e.Message, "data": data}); err != nil {
+	if err := out.Encode(w); err != nil {
 		return err
 	}
 	return &exitError{code: exitCode(e)}

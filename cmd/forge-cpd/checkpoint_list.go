@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -192,12 +193,16 @@ func (a *app) watchList(ctx context.Context, c *client.Client, l *listFlags) err
 		return err
 	}
 	defer sub.Close()
-	l.Order = "asc"
+	l.Order = "desc" // the newest of what is there, in the order in which the others will come
 	var after uint64
 	for {
 		items, _, err := l.fetch(ctx, c)
 		if err != nil {
 			return err
+		}
+		if l.Order == "desc" {
+			slices.Reverse(items)
+			l.Order = "asc"
 		}
 		for _, raw := range items {
 			var s checkpoint.Summary

@@ -21,6 +21,7 @@ import (
 
 func newServeCmd(a *app) *cobra.Command {
 	var level, format string
+	var welcome bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "run the daemon in the foreground",
@@ -32,6 +33,7 @@ passes on is taken. Exit code 75: another daemon has the store; 5: the store is 
 	}
 	cmd.Flags().StringVar(&level, "log-level", "", "debug, info, warn or error; else as configured")
 	cmd.Flags().StringVar(&format, "log-format", "", "text or json; else as configured")
+	cmd.Flags().BoolVar(&welcome, "welcome", false, "say where things are and what to do next, also when standard error is no terminal")
 	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -53,7 +55,7 @@ passes on is taken. Exit code 75: another daemon has the store; 5: the store is 
 		o.Progress = func(done, total int) { bar.tell("reading the store: %d of %d", done, total) }
 		o.Ready = func(info rpc.Info) {
 			bar.done()
-			if format == "text" && os.Getenv("NOTIFY_SOCKET") == "" { // nobody reads it in a journal
+			if welcome || format == "text" && terminal(a.stderr) > 0 { // else the log's own line will do
 				a.greet(info, paths)
 			}
 		}

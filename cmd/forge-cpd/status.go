@@ -31,7 +31,7 @@ starts one. Exit code 0: up and healthy; 1: up and something is wrong; 3: not ru
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx, stop := interruptible(cmd.Context())
 		defer stop()
-		_, paths, err := config.Resolve(a.flags)
+		_, paths, err := config.ResolveClient(a.flags)
 		if err != nil {
 			return err
 		}

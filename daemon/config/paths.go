@@ -82,6 +82,27 @@ func (s System) Resolve(flags Flags) (*Config, Paths, error) {
 	return c, p, err
 }
 
+// ResolveClient is Resolve for those who only need the way to the daemon: when socket and
+// data directory both are named by flag or environment, a configuration that cannot be
+// read is none of their business, and they get the defaults.
+func ResolveClient(flags Flags) (*Config, Paths, error) { return Host().ResolveClient(flags) }
+
+// ResolveClient is the package's ResolveClient on this system.
+func (s System) ResolveClient(flags Flags) (*Config, Paths, error) {
+	c, p, err := s.Resolve(flags)
+	if err == nil {
+		return c, p, nil
+	}
+	named := p
+	var socketErr, dirErr error
+	named.Socket, named.SocketFrom, socketErr = s.pick(flags.Socket, EnvSocket, "")
+	named.DataDir, named.DataDirFrom, dirErr = s.pick(flags.DataDir, EnvDataDir, "")
+	if socketErr != nil || dirErr != nil || named.Socket == "" || named.DataDir == "" || CheckSocketPath(named.Socket) != nil {
+		return nil, p, err
+	}
+	return Default(), named, nil
+}
+
 // Reload reads the configuration again for a daemon that was started with these paths, and
 // says which file it was: the same one where it was named, else what is in the usual
 // places now, which may have appeared or gone since.
