@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,12 +106,17 @@ func powerCuts(t *testing.T, bin, kind string, rounds int, until func(lost int) 
 				t.Fatalf("no answers:\n%s", &r.log)
 			}
 		}
+		begin := time.Now()
 		shutdown(t, dir)
 		if err := dir.Close(); err != nil {
 			t.Fatal(err)
 		}
 		r.kill()
 		wg.Wait()
+		// While ext4 shuts down, for some milliseconds, an fdatasync can still succeed whose
+		// log is dropped then. A real cut takes no time: what was told within it is not counted.
+		during := func(a ack) bool { return a.at.After(begin) }
+		r.acks = append(r.acks[:from:from], slices.DeleteFunc(slices.Clone(r.acks[from:]), during)...)
 		again()
 		r.start()
 		missing := r.lost(from)
