@@ -102,7 +102,10 @@ func Backup(ctx context.Context, o BackupOptions) (*BackupReport, error) {
 	}
 	b := &backup{o: o, known: map[string]bool{}, blobs: map[string]bool{}, sessions: map[checkpoint.ID]*copied{}}
 	b.report.Problems = []Problem{}
-	err := b.open()
+	err := o.Sync(ctx) // a store that has published nothing has no identity yet
+	if err == nil {
+		err = b.open()
+	}
 	if err == nil {
 		err = b.run(ctx)
 	}
