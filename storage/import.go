@@ -58,6 +58,32 @@ func (s *dirStore) Import(_ context.Context, page []byte, owner uint32) (ImportR
 	return im.result, err
 }
 
+// PageCheck is what a page holds that Import would take, and what it would reject.
+type PageCheck struct {
+	Sessions    int
+	Checkpoints []PageEntry
+	Rejected    []Rejected
+}
+
+// PageEntry is a checkpoint of a page; Sum is its checksum's 64 hex digits.
+type PageEntry struct {
+	ID  checkpoint.ID
+	Sum string
+}
+
+// CheckPage reads a page as Import does, without a store: captured files are not looked at.
+func CheckPage(page []byte) (PageCheck, error) {
+	im := &importer{}
+	if err := im.read(page); err != nil {
+		return PageCheck{}, err
+	}
+	c := PageCheck{Sessions: len(im.sessions), Rejected: im.result.Rejected}
+	for _, in := range im.list {
+		c.Checkpoints = append(c.Checkpoints, PageEntry{in.draft.id, in.draft.sum})
+	}
+	return c, nil
+}
+
 // read takes the page apart.
 func (im *importer) read(page []byte) error {
 	var frame struct {
@@ -136,6 +162,9 @@ type importedFile struct {
 
 // takeFile keeps a content, or a part of one until the rest has come.
 func (im *importer) takeFile(f importedFile) error {
+	if im.s == nil {
+		return nil // CheckPage
+	}
 	sum, err := blob.ParseSum(f.SHA256)
 	if err != nil {
 		return err
@@ -215,6 +244,9 @@ func (im *importer) ownCheckpoint(raw []byte) (incoming, error) {
 		}
 	}
 	for _, f := range in.again.Context.Files {
+		if im.s == nil {
+			break // CheckPage: the contents may be in other pages
+		}
 		if sum, err := blob.ParseSum(f.SHA256); err != nil {
 			return incoming{}, err
 		} else if _, err := im.s.blobs.Get(sum); err != nil {

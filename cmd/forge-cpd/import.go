@@ -10,9 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
 	"github.com/forge-cpd/forge-cpd/client"
+	"github.com/forge-cpd/forge-cpd/daemon/config"
 	"github.com/forge-cpd/forge-cpd/rpc"
+	"github.com/forge-cpd/forge-cpd/storage"
 )
 
 // splitPages above this many bytes: a request may have 32 MiB.
@@ -25,7 +28,8 @@ func newImportCmd(a *app) *cobra.Command {
 		Short: "take in what export wrote",
 		Long: `Takes in an export of forge-cpd, or one of forge-reasoning 0.1. What is there already is
 skipped, so importing twice changes nothing; an entry that does not match its checksum is
-named and left out, and the exit code is 5. --dry-run only reads the file and counts.`,
+named and left out, and the exit code is 5. --dry-run verifies every entry and, when a daemon
+runs, says how many are there already; it starts none and changes nothing.`,
 		Example: "  forge-cpd import all.jsonl\n  zstd -dc my-agent.jsonl.zst | forge-cpd import -",
 		Args:    cobra.ExactArgs(1),
 	}
@@ -41,7 +45,9 @@ named and left out, and the exit code is 5. --dry-run only reads the file and co
 			in = f
 		}
 		if dryRun {
-			return a.countImport(in)
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return a.checkImport(ctx, in)
 		}
 		return a.clientCmd(func(ctx context.Context, c *client.Client, _ []string) error {
 			return a.importFrom(ctx, c, in)
@@ -66,16 +72,91 @@ func eachPage(in io.Reader, f func(page json.RawMessage) error) error {
 	}
 }
 
-func (a *app) countImport(in io.Reader) error {
-	var count exportCount
-	if err := eachPage(in, count.add); err != nil {
+// checkImport is --dry-run: it verifies every entry and, when a daemon answers, says which
+// are there already.
+func (a *app) checkImport(ctx context.Context, in io.Reader) error {
+	there, err := a.whatIsThere(ctx)
+	if err != nil {
 		return err
 	}
-	if a.json {
-		return a.printJSON(map[string]any{"checkpoints": count.checkpoints, "sessions": count.sessions, "bytes": count.bytes})
+	r := importCheck{Rejected: []storage.Rejected{}, Asked: there != nil}
+	bar := a.progress()
+	defer bar.done()
+	err = eachPage(in, func(page json.RawMessage) error {
+		p, err := storage.CheckPage(page)
+		if err != nil {
+			return err
+		}
+		r.Sessions += p.Sessions
+		r.Bytes += int64(len(page)) + 1
+		r.Rejected = append(r.Rejected, p.Rejected...)
+		for _, e := range p.Checkpoints {
+			r.Checkpoints++
+			if there[e.ID] {
+				r.Skipped++
+			}
+		}
+		bar.tell("read %s", plural(r.Checkpoints, "checkpoint"))
+		return nil
+	})
+	bar.done()
+	if err == nil && a.json {
+		err = a.printJSON(r)
+	} else if err == nil {
+		err = a.printCheck(r)
 	}
-	_, err := fmt.Fprintf(a.stdout, "%s and %s, %s; nothing was changed\n", plural(count.sessions, "session"), plural(count.checkpoints, "checkpoint"), size(count.bytes))
+	if err == nil && len(r.Rejected) > 0 {
+		err = &exitError{code: exitDamaged}
+	}
 	return err
+}
+
+// importCheck is what --dry-run found; Skipped is known when a daemon was asked.
+type importCheck struct {
+	Sessions    int                `json:"sessions"`
+	Checkpoints int                `json:"checkpoints"`
+	Bytes       int64              `json:"bytes"`
+	Asked       bool               `json:"asked_daemon"`
+	Skipped     int                `json:"skipped"`
+	Rejected    []storage.Rejected `json:"rejected"`
+}
+
+func (a *app) printCheck(r importCheck) error {
+	skipped := "; no daemon was asked which of them are there"
+	if r.Asked {
+		skipped = fmt.Sprintf(", of which %d are there already", r.Skipped)
+	}
+	if _, err := fmt.Fprintf(a.stdout, "%s and %s, %s%s; %d would be rejected; nothing was changed\n",
+		plural(r.Sessions, "session"), plural(r.Checkpoints, "checkpoint"), size(r.Bytes), skipped, len(r.Rejected)); err != nil {
+		return err
+	}
+	for _, x := range r.Rejected {
+		if _, err := fmt.Fprintf(a.stdout, "  %s: %s\n", x.CheckpointID, plain(x.Problem)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// whatIsThere asks the daemon for its checkpoints; nil when none runs.
+func (a *app) whatIsThere(ctx context.Context) (map[checkpoint.ID]bool, error) {
+	_, paths, err := config.ResolveClient(a.flags)
+	if err != nil {
+		return nil, err
+	}
+	c := &client.Client{Socket: paths.Socket, Handshake: a.timeout}
+	defer c.Close()
+	there := map[checkpoint.ID]bool{}
+	for s, err := range c.AllCheckpoints(ctx, rpc.CheckpointListParams{Limit: 1000}) {
+		if errors.Is(err, client.ErrNotRunning) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		there[s.ID] = true
+	}
+	return there, nil
 }
 
 func (a *app) importFrom(ctx context.Context, c *client.Client, in io.Reader) error {
