@@ -55,7 +55,8 @@ fuzz: ## every fuzz target for FUZZTIME
 	done
 
 bench: build ## side by side with what it is compared with; BENCH=short for the short form
-	cd bench && BENCH=$(BENCH) $(GO) run . -bin ../bin/forge-cpd
+	@if [ "$(BENCH)" = full ] && command -v npm >/dev/null; then npm ci --silent --prefix bench/langgraph; fi
+	mkdir -p dist && cd bench && BENCH=$(BENCH) $(GO) run . -bin ../bin/forge-cpd
 
 nightly: lint test-race test-fault test-agents test-systemd test-deb ## everything, in its long form
 	$(MAKE) fuzz FUZZTIME=5m
