@@ -33,7 +33,7 @@ func (r *report) crowd(root string, idle int, d time.Duration, rounds int) error
 	if err != nil {
 		return err
 	}
-	p, err := openDaemon(dir)
+	p, err := openConfigured(dir, fmt.Sprintf("limits:\n  connections: %d\n", idle+500))
 	if err != nil {
 		return err
 	}

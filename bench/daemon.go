@@ -35,9 +35,14 @@ type wire struct {
 	buf     []byte
 }
 
-func openDaemon(dir string) (putter, error) {
-	sock := filepath.Join(dir, "run", "s")
-	cmd := exec.Command(forgeBinary, "serve", "--socket", sock, "--data-dir", filepath.Join(dir, "data"))
+func openDaemon(dir string) (putter, error) { return openConfigured(dir, "") }
+
+func openConfigured(dir, configuration string) (putter, error) {
+	sock, file := filepath.Join(dir, "run", "s"), filepath.Join(dir, "config.yaml")
+	if err := os.WriteFile(file, []byte(configuration), 0o600); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(forgeBinary, "serve", "--config", file, "--socket", sock, "--data-dir", filepath.Join(dir, "data"))
 	return start(cmd, dir, sock)
 }
 

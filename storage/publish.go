@@ -125,6 +125,8 @@ type sessionJob struct {
 	notes    map[checkpoint.ID][]checkpoint.Annotation
 	unlink   []string
 	newFiles bool
+	// described is the new session.json on its way to its name, with SyncFS.
+	described string
 }
 
 func (s *dirStore) publishSome() error {
@@ -135,8 +137,12 @@ func (s *dirStore) publishSome() error {
 		if err := s.writeFiles(b); err != nil {
 			return err
 		}
-		if err := s.each(b, s.describe); err != nil {
-			return err
+		err := s.each(b, s.describe)
+		if err == nil && s.opts.SyncFS {
+			err = s.flushAll(b)
+		}
+		if err != nil {
+			return errors.Join(err, s.dropDescriptions(b))
 		}
 		if err := s.each(b, s.sweep); err != nil {
 			return err
@@ -279,10 +285,36 @@ func (s *dirStore) writeFiles(b *batch) error {
 		}
 		return s.writeCheckpointFile(f)
 	})
-	if err != nil || !s.opts.SyncFS || len(b.files) == 0 {
+	return err
+}
+
+// flushAll makes a round's files durable with two flushes of the whole file system in
+// place of several a session: what session.json pins comes before its new name.
+func (s *dirStore) flushAll(b *batch) error {
+	if err := s.fs.SyncFS(); err != nil {
 		return err
 	}
+	for _, j := range b.sessions {
+		if j.described == "" {
+			continue
+		}
+		if err := s.fs.Rename(j.described, sessionDir(j.meta.ID)+"/session.json"); err != nil {
+			return err
+		}
+		j.described = ""
+	}
 	return s.fs.SyncFS()
+}
+
+// dropDescriptions removes what a round that failed has left in tmp/.
+func (s *dirStore) dropDescriptions(b *batch) error {
+	var errs []error
+	for _, j := range b.sessions {
+		if j.described != "" {
+			errs = append(errs, ignoreMissing(s.fs.Remove(j.described)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // makeDirs makes a session's directories; their names are durable before a file is.
@@ -313,20 +345,23 @@ func (s *dirStore) writeCheckpointFile(f *fileJob) error {
 	if err != nil {
 		return err
 	}
-	err = s.createFile(f.path, body)
+	err = s.create(f.path, body, !s.opts.SyncFS)
 	if errors.Is(err, syscall.EEXIST) {
 		return s.replaceFile(f.path, body)
 	}
 	return err
 }
 
-func (s *dirStore) createFile(path string, body []byte) error {
+func (s *dirStore) createFile(path string, body []byte) error { return s.create(path, body, true) }
+
+// create makes a new file; one that is not flushed here waits for flushAll.
+func (s *dirStore) create(path string, body []byte, flush bool) error {
 	file, err := s.fs.Open(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
 	}
 	_, err = file.WriteAt(0, body)
-	if err == nil && !s.opts.SyncFS {
+	if err == nil && flush {
 		err = file.Sync()
 	}
 	if closeErr := file.Close(); err == nil {
@@ -356,7 +391,7 @@ func (s *dirStore) describe(j *sessionJob) error {
 		return nil
 	}
 	dir := sessionDir(j.meta.ID)
-	if j.newFiles {
+	if j.newFiles && !s.opts.SyncFS {
 		if err := s.fs.SyncDir(dir + "/checkpoints"); err != nil {
 			return err
 		}
@@ -440,7 +475,7 @@ func (s *dirStore) writeManifest(j *sessionJob) error {
 	if err == nil {
 		err = f.Truncate(d.bytes + int64(len(body))) // what an interrupted round has left
 	}
-	if err == nil {
+	if err == nil && !s.opts.SyncFS {
 		err = f.Sync()
 	}
 	if closeErr := f.Close(); err == nil {
@@ -449,15 +484,28 @@ func (s *dirStore) writeManifest(j *sessionJob) error {
 	if err != nil {
 		return err
 	}
-	if err := s.replaceFile(dir+"/session.json", described); err != nil {
-		return err
-	}
-	if err := s.fs.SyncDir(dir); err != nil {
+	if err := s.writeDescription(j, described); err != nil {
 		return err
 	}
 	d.manifest, d.bytes, d.settings = h, d.bytes+int64(len(body)), settingsSum
 	j.lines, j.notes = nil, nil // a later step that fails does not write them twice
 	return nil
+}
+
+func (s *dirStore) writeDescription(j *sessionJob, line []byte) error {
+	dir := sessionDir(j.meta.ID)
+	if s.opts.SyncFS {
+		tmp := "tmp/" + checkpoint.NewID().String()
+		if err := s.create(tmp, line, false); err != nil {
+			return err
+		}
+		j.described = tmp
+		return nil
+	}
+	if err := s.replaceFile(dir+"/session.json", line); err != nil {
+		return err
+	}
+	return s.fs.SyncDir(dir)
 }
 
 // sweep removes files whose going is known to the manifest, and deleted sessions.
