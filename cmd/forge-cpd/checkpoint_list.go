@@ -136,12 +136,12 @@ func (a *app) checkpointTable(items []json.RawMessage, next string, withSession 
 	}
 	st := a.style()
 	t := table{columns: []column{
-		{title: "SEQ", right: true}, {title: "ID", keep: 5, paint: st.dim}, {title: "AGE", right: true},
+		{title: "SEQ", right: true}, {title: "ID", keep: 5, id: true, paint: st.dim}, {title: "AGE", right: true},
 		{title: "CAUSE", keep: 6}, {title: "SIZE", right: true, keep: 4}, {title: "MESSAGE", flex: true, paint: st.bold},
 		{title: "TAGS", keep: 3, flex: true}, {title: "NOTES", keep: 2, right: true},
 	}}
 	if withSession {
-		t.columns = append(t.columns, column{title: "SESSION", keep: 1, paint: st.dim})
+		t.columns = append(t.columns, column{title: "SESSION", keep: 1, id: true, paint: st.dim})
 	}
 	for _, raw := range items {
 		var s checkpoint.Summary

@@ -80,6 +80,25 @@ func TestTableFits(t *testing.T) {
 	}
 }
 
+// On a narrow terminal ids are cut to what still tells them apart, and empty columns go.
+func TestTableCutsIDs(t *testing.T) {
+	x := table{
+		columns: []column{{title: "ID", keep: 1, id: true}, {title: "NAME", flex: true}, {title: "NOTES", keep: 2}},
+		rows: [][]string{
+			{"01a208ba-f292-70c7-8364-822239697938", strings.Repeat("n", 30), ""},
+			{"01a208ba-f292-70d7-8364-822239697938", "m", ""},
+		},
+	}
+	var b bytes.Buffer
+	if err := x.print(&b, 60, false); err != nil {
+		t.Fatal(err)
+	}
+	want := "ID                 NAME\n01a208ba-f292-70c " + " " + strings.Repeat("n", 30) + "\n01a208ba-f292-70d " + " m\n"
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
 func TestPlainIsHarmless(t *testing.T) {
 	if got := plain("a\x1b[31mb\nc\u202ed\u009be"); strings.ContainsAny(got, "\x1b\n\u202e\u009b") {
 		t.Fatalf("%q", got)

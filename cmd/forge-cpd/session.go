@@ -134,10 +134,10 @@ func (a *app) sessionTable(items []json.RawMessage, next string, now time.Time) 
 		a.say("no sessions; make one with `forge-cpd session create NAME`")
 		return nil
 	}
-	st := a.style()
+	st, width := a.style(), terminal(a.stdout)
 	t := table{columns: []column{
-		{title: "ID", keep: 4, paint: st.dim}, {title: "KEY", keep: 3, flex: true}, {title: "NAME", flex: true, paint: st.bold},
-		{title: "STATUS", keep: 5}, {title: "CHECKPOINTS", right: true, keep: 6}, {title: "LAST", right: true}, {title: "LABELS", keep: 1, flex: true},
+		{title: "ID", keep: 3, id: true, paint: st.dim}, {title: "KEY", flex: true}, {title: "NAME", flex: true, paint: st.bold},
+		{title: "STATUS", keep: 2}, {title: "CHECKPOINTS", right: true, keep: 4}, {title: "LAST", right: true}, {title: "LABELS", keep: 1, flex: true},
 	}}
 	for _, raw := range items {
 		var s checkpoint.Session
@@ -148,9 +148,13 @@ func (a *app) sessionTable(items []json.RawMessage, next string, now time.Time) 
 		if s.Last != nil {
 			last = age(s.Last.Timestamp, now)
 		}
-		t.add(s.ID.String(), plain(s.Key), plain(s.Name), string(s.Status), fmt.Sprint(s.CheckpointCount), last, labelText(s.Labels))
+		name := plain(s.Key)
+		if name == "" && width > 0 {
+			name = s.ID.String()[:13] // what commands take for it, where there is no room for ids
+		}
+		t.add(s.ID.String(), name, plain(s.Name), string(s.Status), fmt.Sprint(s.CheckpointCount), last, labelText(s.Labels))
 	}
-	if err := t.print(a.stdout, terminal(a.stdout), st); err != nil {
+	if err := t.print(a.stdout, width, st); err != nil {
 		return err
 	}
 	if next != "" {

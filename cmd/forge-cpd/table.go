@@ -8,8 +8,8 @@ import (
 )
 
 // table prints rows in columns that fit the terminal. What is not needed goes first:
-// columns with the lowest keep are left out until the rest fits, and the one that is
-// flexible is cut. With no terminal nothing is left out or cut.
+// empty columns, then ids' ends, then columns with the lowest keep until the rest fits, and
+// the one that is flexible is cut. With no terminal nothing is left out or cut.
 type table struct {
 	columns []column
 	rows    [][]string
@@ -20,6 +20,7 @@ type column struct {
 	right bool // numbers
 	flex  bool // may be cut, down to 12 characters, or 28 while a column can go
 	keep  int  // 0: always there; else the higher stays the longer
+	id    bool // may be cut to a prefix that still names each row, 13 characters or more
 	paint func(string) string
 }
 
@@ -36,7 +37,9 @@ func (t *table) print(w io.Writer, width int, s style) error {
 	shown := t.fit(widths, width)
 	var line strings.Builder
 	cell := func(i int, text string, last bool, paint func(string) string) {
-		if n := widths[i]; utf8.RuneCountInString(text) > n {
+		if n := widths[i]; t.columns[i].id && len(text) > n {
+			text = text[:n]
+		} else if utf8.RuneCountInString(text) > n {
 			text = string([]rune(text)[:n-1]) + "…"
 		}
 		pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text))
@@ -73,12 +76,21 @@ func (t *table) print(w io.Writer, width int, s style) error {
 
 // fit chooses the columns and narrows the flexible ones.
 func (t *table) fit(widths []int, width int) []int {
-	shown := make([]int, len(t.columns))
-	for i := range shown {
-		shown[i] = i
+	var shown []int
+	for i := range t.columns {
+		if width == 0 || !t.empty(i) {
+			shown = append(shown, i)
+		}
 	}
 	if width == 0 {
 		return shown
+	}
+	if sum(widths, shown) > width {
+		for _, i := range shown {
+			if t.columns[i].id {
+				widths[i] = t.prefix(i)
+			}
+		}
 	}
 	const narrowest, readable = 12, 28
 	for {
@@ -86,11 +98,7 @@ func (t *table) fit(widths []int, width int) []int {
 		if t.droppable(shown) { // rather lose a column than what can be read
 			least = readable
 		}
-		total := -2
-		for _, i := range shown {
-			total += widths[i] + 2
-		}
-		over := total - width
+		over := sum(widths, shown) - width
 		for _, i := range shown {
 			if over > 0 && t.columns[i].flex && widths[i] > least {
 				cut := min(over, widths[i]-least)
@@ -105,6 +113,44 @@ func (t *table) fit(widths []int, width int) []int {
 			return shown
 		}
 		shown = t.drop(shown)
+	}
+}
+
+// sum is the width of a line.
+func sum(widths, shown []int) int {
+	total := -2
+	for _, i := range shown {
+		total += widths[i] + 2
+	}
+	return total
+}
+
+// empty columns say nothing.
+func (t *table) empty(i int) bool {
+	for _, r := range t.rows {
+		if r[i] != "" {
+			return false
+		}
+	}
+	return len(t.rows) > 0
+}
+
+// prefix is how much of a column's ids tells them apart. The first 13 characters of an id
+// are its time to the millisecond.
+func (t *table) prefix(i int) int {
+	n := 13
+	for seen := map[string]bool{}; ; clear(seen) {
+		for _, r := range t.rows {
+			seen[r[i][:min(n, len(r[i]))]] = true
+		}
+		whole := map[string]bool{}
+		for _, r := range t.rows {
+			whole[r[i]] = true
+		}
+		if len(seen) == len(whole) {
+			return n
+		}
+		n++
 	}
 }
 
