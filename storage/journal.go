@@ -130,26 +130,6 @@ func (j *journal) write(bufs [][]byte, size int64) error {
 	return err
 }
 
-func zeroFile(fsys vfs.FS, path string, size int64) (vfs.File, error) {
-	if err := fsys.Remove(path); err != nil && !errors.Is(err, syscall.ENOENT) {
-		return nil, err
-	}
-	f, err := fsys.Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
-	if err != nil {
-		return nil, err
-	}
-	for off := int64(0); off < size && err == nil; off += int64(len(zeros)) {
-		_, err = f.WriteAt(off, zeros[:min(int64(len(zeros)), size-off)])
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close(), fsys.Remove(path))
-	}
-	return f, nil
-}
-
 // open starts a new segment whose numbers end at ceiling. The chain goes on in its first line.
 func (j *journal) open(ceiling uint64, first record) error {
 	number := j.number + 1
