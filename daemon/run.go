@@ -88,7 +88,8 @@ func openStore(ctx context.Context, o Options) (storage.Store, error) {
 	c := o.Config
 	opts := storage.Options{
 		Dir: o.Paths.DataDir, AllowNetworkFS: c.Storage.AllowNetworkFS, EventsRetained: c.Events.Retain,
-		Logger: o.Logger.With("part", "storage"), Progress: o.Progress,
+		CloseWithin: c.Limits.DrainTimeout,
+		Logger:      o.Logger.With("part", "storage"), Progress: o.Progress,
 	}
 	switch c.Storage.Driver {
 	case config.DriverMemory:

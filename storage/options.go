@@ -39,6 +39,9 @@ type Options struct {
 	ReserveBytes int64
 	// PublishWorkers flush files beside each other, 16.
 	PublishWorkers int
+	// CloseWithin bounds how long Close publishes what is left; what is then in the journal
+	// stays there for the next Open. Zero: until all of it is published.
+	CloseWithin time.Duration
 	// SyncFS flushes the whole file system once a batch instead of each file. It is faster
 	// and disturbs everything else that writes there.
 	SyncFS bool

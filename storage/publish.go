@@ -60,7 +60,7 @@ func (s *dirStore) publishLoop() {
 	}
 }
 
-// awaitWork returns false when the store is closing and nothing is left.
+// awaitWork returns false when the store is closing and nothing is left, or no time for it.
 func (s *dirStore) awaitWork(wait time.Duration) bool {
 	if wait > 0 {
 		t := time.NewTimer(wait)
@@ -73,6 +73,9 @@ func (s *dirStore) awaitWork(wait time.Duration) bool {
 	s.qmu.Lock()
 	defer s.qmu.Unlock()
 	for {
+		if s.drained && s.opts.CloseWithin > 0 && time.Now().After(s.closeBy) {
+			return false
+		}
 		if s.retirable() || s.committed > s.published && !s.givesWay() {
 			return true
 		}

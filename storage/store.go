@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage/internal/blob"
@@ -71,6 +72,7 @@ type dirStore struct {
 	queue     []*op
 	closing   bool
 	drained   bool // the committer has ended
+	closeBy   time.Time
 	backlog   int64
 	committed uint64 // newest group in the journal
 	published uint64 // newest group that is files
@@ -416,16 +418,22 @@ func (s *dirStore) Close() error {
 
 func (s *dirStore) shutDown() error {
 	s.qmu.Lock()
-	s.closing = true
+	s.closing, s.closeBy = true, time.Now().Add(s.opts.CloseWithin)
 	s.qbell.Broadcast()
 	s.pbell.Broadcast()
 	s.qmu.Unlock()
 	close(s.stop)
 	s.workers.Wait()
 	s.awaitCommitter()
+	s.qmu.Lock()
+	left := s.committed - s.published
+	s.qmu.Unlock()
+	if left > 0 {
+		s.opts.Logger.Warn("not all of the journal could be published before the end; the next start does it", "groups", left)
+	}
 	var err error
 	s.stateMu.Lock()
-	ok := s.fatal == nil && s.publishErr == nil
+	ok := s.fatal == nil && s.publishErr == nil && left == 0
 	s.stateMu.Unlock()
 	for _, release := range s.held {
 		release()
