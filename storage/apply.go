@@ -167,7 +167,12 @@ func (s *dirStore) applyNote(r *record) {
 	if !ok {
 		return
 	}
-	for _, a := range s.notes[r.CheckpointID] {
+	notes := s.notes[r.CheckpointID]
+	if s.replaying { // its file came before the crash, or did not
+		old, _ := parseNotes(s.noteFile(id), r.SessionID, r.CheckpointID)
+		notes = append(old[:min(len(old), int(s.index.row(id).notes)):len(old)], notes...)
+	}
+	for _, a := range notes {
 		if a.ID == r.Annotation.ID {
 			return
 		}

@@ -191,9 +191,9 @@ func (b *backup) copyPinned(ctx context.Context, id checkpoint.ID, p *pinnedSess
 	want := map[string]bool{}
 	var jobs []func() (bool, error)
 	for cp, r := range p.state.added {
-		s.highest = max(s.highest, r.Number)
-		want[checkpointPath(id, r.Number, cp)] = true
-		there := r.Sum != "" && known.added[cp].Sum == r.Sum && known.added[cp].Number == r.Number
+		s.highest = max(s.highest, r.number)
+		want[checkpointPath(id, r.number, cp)] = true
+		there := r.sum != "" && known.added[cp].sum == r.sum && known.added[cp].number == r.number
 		jobs = append(jobs, func() (bool, error) { return b.copyCheckpoint(s, id, r, there, sure) })
 	}
 	for cp, r := range p.state.notes {
@@ -266,19 +266,19 @@ func (b *backup) count(done, checkpoints int) {
 
 // copyCheckpoint copies one file. A damaged one is left out: the copy's manifest names it,
 // so that it is known to be missing.
-func (b *backup) copyCheckpoint(s *copied, session checkpoint.ID, r record, known, sure bool) (bool, error) {
-	file := checkpointPath(session, r.Number, r.CheckpointID)
+func (b *backup) copyCheckpoint(s *copied, session checkpoint.ID, r listed, known, sure bool) (bool, error) {
+	file := checkpointPath(session, r.number, r.id)
 	if s.has(file) {
 		return true, nil
 	}
 	check := func(body []byte) error {
-		p, err := verifyCheckpoint(body, r.CheckpointID, session, r.Number)
-		if err == nil && r.Sum != "" && p.sum != r.Sum {
+		p, err := verifyCheckpoint(body, r.id, session, r.number)
+		if err == nil && r.sum != "" && p.sum != r.sum {
 			return &damageError{"it is not the file that the manifest names"}
 		}
 		return err
 	}
-	if known && b.link(file, r.Bytes, check) {
+	if known && b.link(file, r.bytes, check) {
 		s.keep(file, 1)
 		b.count(1, 1)
 		return true, nil
@@ -289,16 +289,16 @@ func (b *backup) copyCheckpoint(s *copied, session checkpoint.ID, r record, know
 		if !sure && !b.known[file] {
 			return false, nil
 		}
-		b.damaged(r.CheckpointID, file, "the file is gone")
+		b.damaged(r.id, file, "the file is gone")
 		return true, nil
 	case errors.Is(err, errStrange):
-		b.damaged(r.CheckpointID, file, err.Error())
+		b.damaged(r.id, file, err.Error())
 		return true, nil
 	case err != nil:
 		return false, err
 	}
 	if err := check(body); err != nil {
-		b.damaged(r.CheckpointID, file, err.Error())
+		b.damaged(r.id, file, err.Error())
 		return true, nil
 	}
 	if err := s.named(body, r, session); err != nil {
@@ -313,8 +313,8 @@ func (b *backup) copyCheckpoint(s *copied, session checkpoint.ID, r record, know
 }
 
 // named remembers which captured files a checkpoint names.
-func (s *copied) named(body []byte, r record, session checkpoint.ID) error {
-	p, err := verifyCheckpoint(body, r.CheckpointID, session, r.Number)
+func (s *copied) named(body []byte, r listed, session checkpoint.ID) error {
+	p, err := verifyCheckpoint(body, r.id, session, r.number)
 	if err != nil {
 		return err
 	}
@@ -328,7 +328,7 @@ func (s *copied) named(body []byte, r record, session checkpoint.ID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range files {
-		s.contents[r.CheckpointID] = append(s.contents[r.CheckpointID], f.SHA256)
+		s.contents[r.id] = append(s.contents[r.id], f.SHA256)
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func encode(v any) ([]byte, error) {
 func newDraft(c *NewCheckpoint) (*draft, error) {
 	d := &draft{
 		id: c.ID, session: c.SessionID, state: c.State, metadata: c.Metadata,
-		trigger: c.Trigger, cause: c.Cause, given: c.ParentID,
+		trigger: c.Trigger, cause: c.Cause, given: c.ParentID, files: len(c.Context.Files) > 0,
 	}
 	tags := c.Tags
 	if tags == nil {

@@ -33,7 +33,7 @@ func Fsck(ctx context.Context, opts Options, repair bool) (Report, error) {
 	} else {
 		fsys = readOnly{fsys}
 	}
-	opts.FS = fsys
+	opts.FS, opts.fromFiles = fsys, true
 	s, err := open(ctx, opts)
 	if err != nil {
 		return Report{}, err

@@ -14,8 +14,9 @@ type row struct {
 	id       checkpoint.ID
 	sequence uint64
 	at       int64  // Unix nanoseconds
-	sumOff   int64  // its summary in index/
-	sumLen   uint32 // 0: still in pending
+	sumOff   int64  // its summary in index/summaries
+	sumLen   uint32 // 0: it is in pending, or in the body only
+	sumCheck uint32
 	bytes    uint32 // of its line
 	session  uint32 // in index.sessions
 	notes    uint16
@@ -27,6 +28,7 @@ type row struct {
 const (
 	rowCorrupt = 1 << iota // its file is damaged or gone
 	rowFiles               // it names captured files
+	rowUnread              // only what the manifest tells of it is known yet
 )
 
 const chunkRows = 4096
@@ -50,11 +52,15 @@ type index struct {
 
 // session is one session in memory. Its rows are sorted by number.
 type session struct {
-	meta  sessionMeta
-	slot  uint32
-	rows  []rowID
-	timed bool // times rise with the numbers, so that they can be searched
-	gone  bool
+	meta sessionMeta
+	slot uint32
+	// logSlot is its place in the log of rows, plus one; 0: none yet.
+	logSlot uint32
+	// partial says that the log does not hold all of its rows yet; guarded by round.
+	partial bool
+	rows    []rowID
+	timed   bool // times rise with the numbers, so that they can be searched
+	gone    bool
 
 	disk sessionDisk // the publisher's
 }
@@ -88,16 +94,7 @@ func (x *index) dropSession(s *session) {
 }
 
 func (x *index) add(s *session, r row) rowID {
-	var id rowID
-	if n := len(x.free); n > 0 {
-		id, x.free = x.free[n-1], x.free[:n-1]
-	} else {
-		id = x.used
-		if int(id/chunkRows) == len(x.chunks) {
-			x.chunks = append(x.chunks, new([chunkRows]row))
-		}
-		x.used++
-	}
+	id := x.place()
 	r.session = s.slot
 	*x.row(id) = r
 	x.byID[r.id] = id
@@ -108,6 +105,19 @@ func (x *index) add(s *session, r row) rowID {
 		s.timed = false
 	}
 	x.bytes += int64(r.bytes)
+	return id
+}
+
+func (x *index) place() (id rowID) {
+	if n := len(x.free); n > 0 {
+		id, x.free = x.free[n-1], x.free[:n-1]
+		return id
+	}
+	id = x.used
+	if int(id/chunkRows) == len(x.chunks) {
+		x.chunks = append(x.chunks, new([chunkRows]row))
+	}
+	x.used++
 	return id
 }
 

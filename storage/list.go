@@ -7,7 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"os"
+	"hash/crc32"
+	"io"
 	"slices"
 	"sort"
 	"strconv"
@@ -17,17 +18,17 @@ import (
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
-	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
 )
-
-const summariesPath = "index/summaries.jsonl"
 
 // summaryRef is a row's summary, to be read without the lock.
 type summaryRef struct {
+	id       checkpoint.ID
+	file     *sumFile
 	off      int64
 	sequence uint64
-	open     []byte // without the counts and the closing brace; its capacity may hold plainEnd
+	open     []byte // without the counts and the closing brace; nil after loading: it was deleted meanwhile
 	n        uint32
+	check    uint32
 	notes    uint16
 	corrupt  bool
 	ended    bool // plainEnd follows open
@@ -36,7 +37,10 @@ type summaryRef struct {
 // summaryRef is called with the lock held.
 func (s *dirStore) summaryRef(id rowID) summaryRef {
 	r := s.index.row(id)
-	ref := summaryRef{off: r.sumOff, n: r.sumLen, sequence: r.sequence, notes: r.notes, corrupt: r.flags&rowCorrupt != 0}
+	ref := summaryRef{
+		id: r.id, file: s.log.sums, off: r.sumOff, n: r.sumLen, check: r.sumCheck, sequence: r.sequence, notes: r.notes,
+		corrupt: r.flags&rowCorrupt != 0,
+	}
 	if r.sumLen == 0 {
 		if p := s.index.pending[id]; p != nil {
 			ref.open = p.summary
@@ -45,13 +49,19 @@ func (s *dirStore) summaryRef(id rowID) summaryRef {
 	return ref
 }
 
-// loadSummaries reads what is not in memory, neighbours in one go.
+// loadSummaries reads what is not in memory, neighbours in one go. What the index does not
+// hold, or not as it was written, is read from the body and put back.
 func (s *dirStore) loadSummaries(refs []summaryRef) error {
 	const gap = 64 << 10
 	order := make([]*summaryRef, 0, len(refs))
+	var heal []*summaryRef
 	for i := range refs {
-		if refs[i].open == nil {
-			order = append(order, &refs[i])
+		switch r := &refs[i]; {
+		case r.open != nil:
+		case r.n == 0:
+			heal = append(heal, r)
+		default:
+			order = append(order, r)
 		}
 	}
 	slices.SortFunc(order, func(a, b *summaryRef) int { return cmp.Compare(a.off, b.off) })
@@ -62,14 +72,56 @@ func (s *dirStore) loadSummaries(refs []summaryRef) error {
 			n++
 		}
 		b := make([]byte, end-order[0].off)
-		if _, err := s.summaries.ReadAt(b, order[0].off); err != nil {
+		got, err := order[0].file.ReadAt(b, order[0].off)
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errRetired) && !errors.Is(err, syscall.EIO) {
 			return s.storageError("reading the index", err)
 		}
 		for _, r := range order[:n] {
-			from := r.off - order[0].off
-			r.open, r.ended = b[from:from+int64(r.n):r.end()-order[0].off], true
+			from, to := int(r.off-order[0].off), int(r.end()-order[0].off)
+			if to > got || crc32.Checksum(b[from:to], castagnoli) != r.check {
+				heal = append(heal, r)
+				continue
+			}
+			r.open, r.ended = b[from:from+int(r.n):to], true
 		}
 		order = order[n:]
+	}
+	return s.healSummaries(heal)
+}
+
+func (s *dirStore) healSummaries(refs []*summaryRef) error {
+	if len(refs) == 0 {
+		return nil
+	}
+	list := make([]built, len(refs))
+	err := parallel(len(refs), s.opts.PublishWorkers, func(i int) error {
+		r := refs[i]
+		l, err := s.find(r.id)
+		if err != nil {
+			return nil // deleted meanwhile
+		}
+		if l.p != nil {
+			r.open = l.p.summary
+			return nil
+		}
+		job := loadJob{l: &sessionLoad{id: l.session}, r: listed{id: l.id, number: l.sequence, bytes: l.bytes}}
+		row, sum, err := s.loadRow(job)
+		if err != nil {
+			if _, gone := s.find(r.id); gone != nil {
+				return nil
+			}
+			return s.storageError("reading a checkpoint for the index", err)
+		}
+		list[i] = built{job, row, sum}
+		r.open, r.corrupt = sum, row.flags&rowCorrupt != 0
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	list = slices.DeleteFunc(list, func(b built) bool { return b.sum == nil })
+	if err := s.learn(list); err != nil {
+		s.opts.Logger.Warn("the index cannot be mended", "error", err)
 	}
 	return nil
 }
@@ -92,54 +144,6 @@ func (r *summaryRef) decode() (checkpoint.Summary, error) {
 	return sum, nil
 }
 
-func (s *dirStore) openSummaries() error {
-	f, err := s.fs.Open(summariesPath, os.O_RDWR|os.O_CREATE)
-	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) {
-		// Nothing can be written there: the summaries stay in memory.
-		f, err = vfs.NewMem().Open("summaries", os.O_RDWR|os.O_CREATE)
-	}
-	if err != nil {
-		return err
-	}
-	s.summaries = f
-	return f.Truncate(0)
-}
-
-// appendSummary is called with the lock held, or before anybody else knows the store.
-func (s *dirStore) appendSummary(id rowID, sum []byte) error {
-	if _, err := s.summaries.WriteAt(s.summaryEnd, sum, []byte(plainEnd)); err != nil {
-		return err
-	}
-	r := s.index.row(id)
-	r.sumOff, r.sumLen = s.summaryEnd, uint32(len(sum))
-	s.summaryEnd += int64(len(sum) + len(plainEnd))
-	return nil
-}
-
-// appendSummaries moves a batch's summaries from memory to the index.
-func (s *dirStore) appendSummaries(b *batch) error {
-	bufs, end := make([][]byte, 0, 2*len(b.files)), []byte(plainEnd)
-	for i := range b.files {
-		bufs = append(bufs, b.files[i].summary, end)
-	}
-	if _, err := s.summaries.WriteAt(s.summaryEnd, bufs...); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range b.files {
-		f := &b.files[i]
-		if row, ok := s.index.byID[f.id]; ok && s.index.pending[row] == f.p {
-			r := s.index.row(row)
-			r.sumOff, r.sumLen = s.summaryEnd, uint32(len(f.summary))
-		}
-		s.summaryEnd += int64(len(f.summary) + len(plainEnd))
-	}
-	return nil
-}
-
-func (s *dirStore) closeIndex() error { return nil }
-
 func (s *dirStore) Summary(_ context.Context, id checkpoint.ID) (checkpoint.Summary, error) {
 	l, err := s.find(id)
 	if err != nil {
@@ -148,6 +152,9 @@ func (s *dirStore) Summary(_ context.Context, id checkpoint.ID) (checkpoint.Summ
 	refs := []summaryRef{l.summary}
 	if err := s.loadSummaries(refs); err != nil {
 		return checkpoint.Summary{}, err
+	}
+	if refs[0].open == nil {
+		return checkpoint.Summary{}, noCheckpoint(id)
 	}
 	return refs[0].decode()
 }
@@ -166,7 +173,12 @@ func decodeCursor(kind, cursor string) (string, error) {
 	return value, nil
 }
 
-func (s *dirStore) List(_ context.Context, q Query) (Page, error) {
+func (s *dirStore) List(ctx context.Context, q Query) (Page, error) {
+	if q.Trigger != "" || q.Cause != "" || !q.Since.IsZero() || !q.Until.IsZero() {
+		if err := s.awaitLoaded(ctx); err != nil {
+			return Page{}, err
+		}
+	}
 	if q.Limit <= 0 {
 		q.Limit = 100
 	}
@@ -202,7 +214,7 @@ func (s *dirStore) List(_ context.Context, q Query) (Page, error) {
 			return Page{}, err
 		}
 		for i := range refs {
-			if !q.matches(refs[i].open) {
+			if refs[i].open == nil || !q.matches(refs[i].open) {
 				continue
 			}
 			if len(page.Summaries) == q.Limit {
@@ -339,7 +351,10 @@ func sameJSON(a, b []byte) bool {
 	return err1 == nil && err2 == nil && bytes.Equal(p, q)
 }
 
-func (s *dirStore) Session(_ context.Context, ref Ref) (checkpoint.Session, error) {
+func (s *dirStore) Session(ctx context.Context, ref Ref) (checkpoint.Session, error) {
+	if err := s.knowNewest(ctx); err != nil {
+		return checkpoint.Session{}, err
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	sess := s.index.bySess[ref.ID]
@@ -365,7 +380,7 @@ func (s *dirStore) AutoState(_ context.Context, id checkpoint.ID) (json.RawMessa
 	return sess.meta.AutoState, nil
 }
 
-func (s *dirStore) Sessions(_ context.Context, q SessionQuery) (SessionPage, error) {
+func (s *dirStore) Sessions(ctx context.Context, q SessionQuery) (SessionPage, error) {
 	if q.Limit <= 0 {
 		q.Limit = 100
 	}
@@ -380,6 +395,9 @@ func (s *dirStore) Sessions(_ context.Context, q SessionQuery) (SessionPage, err
 	type keyed struct {
 		s   *session
 		key string
+	}
+	if err := s.knowNewest(ctx); err != nil {
+		return SessionPage{}, err
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()

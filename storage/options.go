@@ -42,9 +42,15 @@ type Options struct {
 	// CloseWithin bounds how long Close publishes what is left; what is then in the journal
 	// stays there for the next Open. Zero: until all of it is published.
 	CloseWithin time.Duration
+	// LoadWait is how long a read waits for what a rebuild of the index has not come to yet,
+	// 10 s; then it is refused, to be asked again.
+	LoadWait time.Duration
 	// SyncFS flushes the whole file system once a batch instead of each file. It is faster
 	// and disturbs everything else that writes there.
 	SyncFS bool
+
+	// fromFiles leaves the index alone and reads every file before Open returns.
+	fromFiles bool
 }
 
 func (o Options) withDefaults() Options {
@@ -56,6 +62,7 @@ func (o Options) withDefaults() Options {
 	def(&o.EventsRetained, 100_000)
 	def(&o.ReserveBytes, 1<<20)
 	def(&o.PublishWorkers, 16)
+	def(&o.LoadWait, 10*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -68,7 +75,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func def[T int | int64 | uint64](v *T, value T) {
+func def[T int | int64 | uint64 | time.Duration](v *T, value T) {
 	if *v == 0 {
 		*v = value
 	}

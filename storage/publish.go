@@ -22,6 +22,7 @@ type sessionDisk struct {
 	bytes    int64
 	// settings is what the manifest says of the session, to mend session.json with.
 	settings [sha256.Size]byte
+	sum      [sha256.Size]byte // of session.json's line
 }
 
 func sessionDir(id checkpoint.ID) string { return "sessions/" + id.String() }
@@ -126,6 +127,8 @@ type sessionJob struct {
 	deleted  bool
 	lines    []record
 	notes    map[checkpoint.ID][]checkpoint.Annotation
+	noted    map[checkpoint.ID]int // how many notes are in the file now
+	wrote    map[checkpoint.ID]int // and how many of them are new there
 	unlink   []string
 	newFiles bool
 	// described is the new session.json on its way to its name, with SyncFS.
@@ -153,7 +156,7 @@ func (s *dirStore) publishSome() error {
 		if err := s.appendEvents(b); err != nil {
 			return err
 		}
-		if err := s.appendSummaries(b); err != nil {
+		if err := s.appendIndex(b); err != nil {
 			return err
 		}
 		if err := s.writeHead(b); err != nil {
@@ -198,7 +201,9 @@ func (s *dirStore) gatherItem(b *batch, it *item) {
 	id := it.session.meta.ID
 	j := b.sessions[id]
 	if j == nil || j.s != it.session {
-		j = &sessionJob{s: it.session, notes: map[checkpoint.ID][]checkpoint.Annotation{}}
+		j = &sessionJob{
+			s: it.session, notes: map[checkpoint.ID][]checkpoint.Annotation{}, noted: map[checkpoint.ID]int{}, wrote: map[checkpoint.ID]int{},
+		}
 		b.sessions[id] = j
 	}
 	j.deleted = it.session.gone
@@ -216,6 +221,7 @@ func (s *dirStore) gatherItem(b *batch, it *item) {
 	case recAnnotate:
 		if _, ok := s.index.byID[it.rec.CheckpointID]; ok {
 			j.notes[it.rec.CheckpointID] = append([]checkpoint.Annotation(nil), s.notes[it.rec.CheckpointID]...)
+			j.noted[it.rec.CheckpointID] = 0
 		}
 	}
 }
@@ -399,7 +405,19 @@ func (s *dirStore) describe(j *sessionJob) error {
 			return err
 		}
 	}
-	for id, notes := range j.notes {
+	for id, fresh := range j.notes {
+		s.mu.RLock()
+		count := 0
+		if row, ok := s.index.byID[id]; ok {
+			count = int(s.index.row(row).notes) - len(s.notes[id])
+		}
+		s.mu.RUnlock()
+		notes, err := s.readNotes(j.meta.ID, id, count)
+		if err != nil {
+			return err
+		}
+		notes = append(notes, fresh...)
+		j.noted[id], j.wrote[id] = len(notes), len(fresh)
 		r, err := s.writeNotes(j.meta.ID, id, notes)
 		if err != nil {
 			return err
@@ -491,7 +509,8 @@ func (s *dirStore) writeManifest(j *sessionJob) error {
 		return err
 	}
 	d.manifest, d.bytes, d.settings = h, d.bytes+int64(len(body)), settingsSum
-	j.lines, j.notes = nil, nil // a later step that fails does not write them twice
+	_, _ = hex.Decode(d.sum[:], []byte(sum)) // sum is what hex gave
+	j.lines, j.notes = nil, nil              // a later step that fails does not write them twice
 	return nil
 }
 
@@ -593,6 +612,18 @@ func (s *dirStore) settle(b *batch) {
 			delete(s.index.pending, row)
 		}
 	}
+	for _, j := range b.sessions {
+		for id, n := range j.wrote {
+			row, ok := s.index.byID[id]
+			if !ok || len(s.notes[id]) < n {
+				continue
+			}
+			if s.notes[id] = s.notes[id][n:]; len(s.notes[id]) == 0 {
+				delete(s.notes, id)
+			}
+			s.index.row(row).notes = uint16(j.noted[id] + len(s.notes[id])) // damaged ones are lost
+		}
+	}
 	for i := range b.items {
 		if b.items[i].rec.Type == recLarge {
 			large = append(large, b.items[i].rec.File)
@@ -627,6 +658,7 @@ func (s *dirStore) retire() error {
 				return err
 			}
 		}
+		s.syncIndex()
 		if err := g.close(); err != nil {
 			return err
 		}

@@ -22,7 +22,8 @@ type location struct {
 	bytes       int64
 	p           *pending
 	corrupt     bool
-	notes       []checkpoint.Annotation
+	notes       []checkpoint.Annotation // those that are only in the journal yet
+	noteCount   int
 	summary     summaryRef
 }
 
@@ -33,7 +34,7 @@ func (s *dirStore) locate(row rowID) location {
 	r := s.index.row(row)
 	return location{
 		id: r.id, session: s.index.sessions[r.session].meta.ID, sequence: r.sequence, bytes: int64(r.bytes),
-		p: s.index.pending[row], corrupt: r.flags&rowCorrupt != 0, notes: s.notes[r.id], summary: s.summaryRef(row),
+		p: s.index.pending[row], corrupt: r.flags&rowCorrupt != 0, notes: s.notes[r.id], noteCount: int(r.notes), summary: s.summaryRef(row),
 	}
 }
 
@@ -88,8 +89,12 @@ func (s *dirStore) stored(l location, p *parsed) (*Stored, error) {
 	if err != nil {
 		return nil, checkpoint.Errorf(checkpoint.KindCorrupt, "checkpoint %s: %w", l.id, err)
 	}
-	sum.AnnotationCount, sum.HasNotes = len(l.notes), len(l.notes) > 0
-	return &Stored{Summary: sum, Raw: p.raw, State: p.state, Annotations: l.notes}, nil
+	notes, err := s.notesOf(l)
+	if err != nil {
+		return nil, err
+	}
+	sum.AnnotationCount, sum.HasNotes = len(notes), len(notes) > 0
+	return &Stored{Summary: sum, Raw: p.raw, State: p.state, Annotations: notes}, nil
 }
 
 func (p *parsed) summaryValue() (checkpoint.Summary, error) {
@@ -237,7 +242,12 @@ func (s *dirStore) previousSound(session checkpoint.ID, before uint64) any {
 	}
 }
 
-func (s *dirStore) At(_ context.Context, session checkpoint.ID, p Point) (*Stored, error) {
+func (s *dirStore) At(ctx context.Context, session checkpoint.ID, p Point) (*Stored, error) {
+	if !p.Time.IsZero() {
+		if err := s.awaitLoaded(ctx); err != nil {
+			return nil, err
+		}
+	}
 	s.mu.RLock()
 	sess := s.index.bySess[session]
 	if sess == nil {

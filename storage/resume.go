@@ -47,6 +47,11 @@ func (s *dirStore) checkChain(reads []*segmentRead) error {
 		if err := s.quarantine(checkpoint.ID{}, headPath, "it is older than the events", nil); err != nil {
 			return s.storageError("putting "+headPath+" away", err)
 		}
+		if s.journal.marked > s.headState.Segment { // or it is no older, and a segment is gone
+			if err := s.missing("journal/" + segmentName(s.journal.marked, s.journal.ceiling)); err != nil {
+				return err
+			}
+		}
 		s.headState, s.headLost = record{Group: s.headState.Group}, true
 	}
 	if s.headState.Type == "" {
@@ -145,6 +150,10 @@ func (s *dirStore) openEvents(reads []*segmentRead) error {
 func (s *dirStore) oldHead(reads []*segmentRead) bool {
 	firsts, err := s.eventFiles()
 	if err != nil || len(reads) > 0 || len(firsts) == 0 {
+		return false
+	}
+	newest := eventPath(firsts[len(firsts)-1])
+	if info, err := s.fs.Lstat(newest); newest == s.headState.File && (err != nil || info.Size <= s.headState.Bytes) {
 		return false
 	}
 	list, sound, err := s.readEventFile(firsts[len(firsts)-1])

@@ -61,6 +61,9 @@ func (s *dirStore) Compact(ctx context.Context, session checkpoint.ID, rules che
 	if rules.IsZero() {
 		return Compaction{}, checkpoint.Invalid("keep_recent", "give at least one rule: with none, nothing would be kept")
 	}
+	if err := s.awaitLoaded(ctx); err != nil {
+		return Compaction{}, err
+	}
 	if opts.Now.IsZero() {
 		opts.Now = s.opts.Now()
 	}
@@ -138,6 +141,9 @@ func (s *dirStore) choose(session checkpoint.ID, rules checkpoint.Retention, opt
 			return nil, 0, err
 		}
 		for i := range refs {
+			if refs[i].open == nil {
+				continue // deleted meanwhile
+			}
 			sum, err := refs[i].decode()
 			if err != nil {
 				return nil, 0, err

@@ -55,11 +55,13 @@ type dirStore struct {
 	nextEvent       uint64
 	recent          []eventLine
 	eventsChanged   chan struct{}
-	summaries       vfs.File
-	summaryEnd      int64
-	headState       record // events/head.json as it stands
-	lockText        string // what this process wrote into LOCK; "" when it could not
-	headLost        bool   // it was found damaged or gone
+	log             rowLog
+	replaying       bool
+	unread          *rebuild
+	loaded          chan struct{} // closed when every row is known; nil: they were from the start
+	headState       record        // events/head.json as it stands
+	lockText        string        // what this process wrote into LOCK; "" when it could not
+	headLost        bool          // it was found damaged or gone
 	eventFile       eventFile
 
 	// round is held while the files of a session change, so that what belongs together is
@@ -157,6 +159,10 @@ func makeDataDir(dir string) error {
 }
 
 func (s *dirStore) start() {
+	if s.unread != nil {
+		s.loops.Add(1)
+		go s.unread.run()
+	}
 	s.loops.Add(2)
 	go s.commitLoop()
 	go s.publishLoop()
@@ -440,7 +446,8 @@ func (s *dirStore) shutDown() error {
 	}
 	if ok {
 		s.sweepFiles(context.Background())
-		err = errors.Join(err, s.lowerCeiling(), s.closeIndex())
+		err = errors.Join(err, s.lowerCeiling())
+		s.syncIndex()
 	}
 	if err = errors.Join(err, s.release()); err != nil {
 		return s.storageError("closing the store", err)
@@ -472,8 +479,11 @@ func (s *dirStore) release() error {
 		errs = append(errs, g.close())
 	}
 	s.qmu.Unlock()
-	if s.summaries != nil {
-		errs = append(errs, s.summaries.Close())
+	if s.log.sums != nil {
+		errs = append(errs, s.log.sums.close())
+	}
+	if s.log.rows != nil {
+		errs = append(errs, s.log.rows.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())

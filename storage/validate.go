@@ -214,7 +214,7 @@ func (a *audit) contents(id checkpoint.ID, m *manifestState) error {
 	for _, e := range entries {
 		number, cp, ok := parseCheckpointName(e.Name)
 		path := dir + "/checkpoints/" + e.Name
-		if r, there := m.added[cp]; !ok || !there || r.Number != number {
+		if r, there := m.added[cp]; !ok || !there || r.number != number {
 			s.mu.RLock()
 			_, pending := s.index.byID[cp]
 			s.mu.RUnlock()

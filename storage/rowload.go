@@ -1,0 +1,223 @@
+package storage
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"hash/crc32"
+	"slices"
+	"syscall"
+
+	"github.com/forge-cpd/forge-cpd/checkpoint"
+)
+
+// indexImage is index/rows as it was found: what is whole from its start on.
+type indexImage struct {
+	data   []byte
+	end    int // of the whole entries
+	slots  []checkpoint.ID
+	pins   map[[sha256.Size]byte]pin
+	others []int // where deletions and counts of notes stand
+	rows   int
+	used   []int // by slot: rows before this place are the session's; 0: none
+}
+
+// readIndex reads it. Nothing in it is an error: what it does not tell, the files do.
+func (s *dirStore) readIndex() (*indexImage, error) {
+	x := &indexImage{pins: map[[sha256.Size]byte]pin{}}
+	if s.opts.fromFiles {
+		return x, nil
+	}
+	data, err := s.readAll(rowsPath)
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, errStrange), errors.Is(err, syscall.EIO):
+		return x, nil
+	default:
+		return x, err
+	}
+	n := rowSizes[rowStart]
+	if len(data) < n || string(data[:n]) != string(appendStart(nil, s.storeID)) {
+		return x, nil
+	}
+	x.data = data
+	x.scan(n)
+	x.used = make([]int, len(x.slots))
+	return x, nil
+}
+
+func (x *indexImage) scan(at int) {
+	le := binary.LittleEndian
+	for at < len(x.data) {
+		n := rowSizes[x.data[at]]
+		if n == 0 || at+n > len(x.data) {
+			break
+		}
+		e := x.data[at : at+n]
+		if crc32.Checksum(e[:n-4], castagnoli) != le.Uint32(e[n-4:]) {
+			break
+		}
+		slot := int(le.Uint32(e[1:]))
+		if e[0] == rowSession && slot != len(x.slots) || e[0] != rowSession && slot >= len(x.slots) {
+			break
+		}
+		switch e[0] {
+		case rowSession:
+			x.slots = append(x.slots, checkpoint.ID(e[5:21]))
+		case rowAdd:
+			x.rows++
+		case rowDelete, rowNotes:
+			x.others = append(x.others, at)
+		case rowPin:
+			p := pinEntry(e, at)
+			x.pins[p.disk.sum] = p
+		default:
+			return
+		}
+		at += n
+		x.end = at
+	}
+}
+
+// use takes a session's rows from the index when its session.json, with this checksum, is
+// the one that they were pinned to.
+func (x *indexImage) use(id checkpoint.ID, sum string, manifestBytes int64, more bool) (pin, bool) {
+	var key [sha256.Size]byte
+	if n, err := hex.Decode(key[:], []byte(sum)); err != nil || n != len(key) {
+		return pin{}, false
+	}
+	p, ok := x.pins[key]
+	if !ok || x.slots[p.slot] != id || manifestBytes != p.disk.bytes && !(more && manifestBytes > p.disk.bytes) {
+		return pin{}, false
+	}
+	p.disk.manifest, p.disk.made = sha256.New(), true
+	return p, restoreHash(p.disk.manifest, p.state)
+}
+
+// load puts the rows of the sessions that use found into memory.
+func (x *indexImage) load(s *dirStore, sessions []*session) {
+	deleted, notes := map[uint64]bool{}, map[checkpoint.ID]uint16{} // a number is used once, an id may be again
+	for _, at := range x.others {
+		e := x.data[at:]
+		if at >= x.used[binary.LittleEndian.Uint32(e[1:])] {
+			continue
+		}
+		id := checkpoint.ID(e[5:21])
+		if e[0] == rowDelete {
+			deleted[binary.LittleEndian.Uint64(e[21:])] = true
+			delete(notes, id)
+		} else {
+			notes[id] = binary.LittleEndian.Uint16(e[21:])
+		}
+	}
+	size := rowSizes[rowAdd]
+	s.index.grow(x.rows)
+	live := 0
+	for at := rowSizes[rowStart]; at < x.end; at += rowSizes[x.data[at]] {
+		if x.data[at] != rowAdd {
+			continue
+		}
+		slot, r, _ := rowEntry(x.data[at : at+size])
+		if r.flags&rowCorrupt != 0 { // unless quarantine still says so, the file tells
+			r.flags, r.sumLen = r.flags&^rowCorrupt|rowUnread, 0
+		}
+		if at >= x.used[slot] || len(deleted) > 0 && deleted[r.sequence] {
+			continue
+		}
+		if len(notes) > 0 {
+			if n, ok := notes[r.id]; ok {
+				r.notes = n
+			}
+		}
+		s.index.load(sessions[slot], r)
+		s.lastAt = max(s.lastAt, r.at)
+		live++
+	}
+	s.log.entries, s.log.dead = x.rows+len(x.others), x.rows-live+len(x.others)
+}
+
+// known finds rows of sessions that are read from their files: what the index says of a
+// checkpoint holds when the manifest names the same number and checksum.
+func (x *indexImage) known() map[checkpoint.ID]int {
+	m := map[checkpoint.ID]int{}
+	for at := rowSizes[rowStart]; at < x.end; at += rowSizes[x.data[at]] {
+		if x.data[at] == rowAdd && x.used[binary.LittleEndian.Uint32(x.data[at+1:])] == 0 {
+			m[checkpoint.ID(x.data[at+5:at+21])] = at
+		}
+	}
+	return m
+}
+
+// rowOf is a row of known, if it is the one that a manifest line means.
+func (x *indexImage) rowOf(known map[checkpoint.ID]int, want *listed) (row, bool) {
+	at, ok := known[want.id]
+	if !ok || len(want.sum) != hexBytes {
+		return row{}, false
+	}
+	_, r, sum := rowEntry(x.data[at : at+rowSizes[rowAdd]])
+	start, err := hex.DecodeString(want.sum[:16])
+	return r, err == nil && string(start) == sum && r.sequence == want.number && int64(r.bytes) == want.bytes && r.flags&rowCorrupt == 0
+}
+
+// grow makes room for n rows.
+func (x *index) grow(n int) {
+	if len(x.byID) == 0 && n > 0 {
+		x.byID = make(map[checkpoint.ID]rowID, n)
+		x.order = make([]rowID, 0, n)
+	}
+}
+
+// load is add for many rows in any order; sort must follow.
+func (x *index) load(s *session, r row) rowID {
+	r.session = s.slot
+	if old, ok := x.byID[r.id]; ok {
+		x.bytes += int64(r.bytes) - int64(x.row(old).bytes)
+		*x.row(old) = r
+		return old
+	}
+	id := x.place()
+	*x.row(id) = r
+	x.byID[r.id] = id
+	x.order = append(x.order, id)
+	s.rows = append(s.rows, id)
+	x.bytes += int64(r.bytes)
+	return id
+}
+
+// sort puts the lists in order after load.
+func (x *index) sort() {
+	byNumber := func(a, b rowID) int {
+		p, q := x.row(a).sequence, x.row(b).sequence
+		switch {
+		case p < q:
+			return -1
+		case p > q:
+			return 1
+		}
+		return 0
+	}
+	order := func(list []rowID) {
+		if !slices.IsSortedFunc(list, byNumber) {
+			slices.SortFunc(list, byNumber)
+		}
+	}
+	order(x.order)
+	for _, s := range x.sessions {
+		if s != nil {
+			order(s.rows)
+			x.time(s)
+		}
+	}
+}
+
+// time finds out whether a session's times rise with its numbers.
+func (x *index) time(s *session) {
+	s.timed = slices.IsSortedFunc(s.rows, func(a, b rowID) int {
+		p, q := x.row(a), x.row(b)
+		if p.at > q.at || (p.flags|q.flags)&rowUnread != 0 {
+			return 1
+		}
+		return -1
+	})
+}
