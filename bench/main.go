@@ -46,6 +46,7 @@ func run() error {
 		}
 		start := time.Now()
 		if err := p.run(); err != nil {
+			r.print(os.Stdout) // what is measured so far
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		fmt.Fprintf(os.Stderr, "%s: %.0f s\n", p.name, time.Since(start).Seconds())

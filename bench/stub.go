@@ -64,6 +64,9 @@ func stubReceipt() *checkpoint.Receipt {
 const zeros = "0000000000000000000000000000000000000000000000000000000000000000"
 
 func plain(_ context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request) (any, error) {
+	if r.Method == "daemon.sync" {
+		return struct{}{}, nil
+	}
 	if r.Method == "session.create" {
 		return checkpoint.Session{ID: checkpoint.NewID()}, nil
 	}
@@ -110,5 +113,7 @@ func (*stubService) SessionCreate(_ context.Context, p *rpc.SessionCreateParams)
 func (*stubService) CheckpointCreate(_ context.Context, p *rpc.CheckpointCreateParams) (*checkpoint.Receipt, error) {
 	return stubReceipt(), nil
 }
+
+func (*stubService) Sync(context.Context, rpc.NoParams) (*rpc.SyncResult, error) { return &rpc.SyncResult{}, nil }
 
 func (*stubService) Disconnected(rpc.Peer) {}
