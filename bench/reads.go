@@ -171,6 +171,9 @@ func (r *report) start(root string, n, rounds int) error {
 		if err == nil && st.Checkpoints != n {
 			err = fmt.Errorf("%d checkpoints after a restart, want %d", st.Checkpoints, n)
 		}
+		if err == nil { // answered when every row is known
+			_, err = s.s.List(context.Background(), storage.Query{Trigger: checkpoint.Manual, Limit: 1})
+		}
 		s.close()
 		return err
 	}

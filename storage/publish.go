@@ -46,6 +46,9 @@ func (s *dirStore) publishLoop() {
 	wait := time.Duration(0)
 	for s.awaitWork(wait) {
 		if err := s.publishSome(); err != nil {
+			if noRoom(err) && s.releaseReserve() {
+				continue // with the room that was held back
+			}
 			s.setPublishError(err)
 			if s.isClosing() {
 				return
@@ -54,6 +57,7 @@ func (s *dirStore) publishLoop() {
 			continue
 		}
 		s.setPublishError(nil)
+		s.takeReserve() // again, when there is room
 		wait = 0
 		if s.sweepDue.Load() >= sweepAfter {
 			s.sweepFiles(context.Background())
