@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/client"
-	"github.com/forge-cpd/forge-cpd/daemon"
-	"github.com/forge-cpd/forge-cpd/daemon/config"
 	"github.com/forge-cpd/forge-cpd/rpc"
 )
 
@@ -24,27 +25,27 @@ func startDaemon() (socket string, stop func()) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	socket = filepath.Join(dir, "d", "s")
-	cfg := config.Default()
-	cfg.Storage.Driver = "memory"
-	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		ended <- daemon.Run(ctx, daemon.Options{
-			Config: cfg, Version: "example", Paths: config.Paths{Socket: socket, DataDir: filepath.Join(dir, "data")},
-			Ready: func(rpc.Info) { close(ready) },
-		})
-	}()
-	select {
-	case <-ready:
-	case err := <-ended:
+	bin, socket := filepath.Join(dir, "forge-cpd"), filepath.Join(dir, "d", "s")
+	if out, err := exec.Command("go", "build", "-o", bin, "../cmd/forge-cpd").CombinedOutput(); err != nil {
+		log.Fatalf("%v: %s", err, out)
+	}
+	cmd := exec.Command(bin, "serve", "--socket", socket, "--data-dir", filepath.Join(dir, "data"))
+	if err := cmd.Start(); err != nil {
 		log.Fatal(err)
-	case <-time.After(time.Minute):
-		log.Fatal("the daemon does not start")
+	}
+	for end := time.Now().Add(time.Minute); ; {
+		c, err := net.Dial("unix", socket)
+		if err == nil {
+			c.Close()
+			break
+		}
+		if time.Now().After(end) {
+			log.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond) // until it listens
 	}
 	return socket, func() {
-		cancel()
-		if err := errors.Join(<-ended, os.RemoveAll(dir)); err != nil {
+		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait(), os.RemoveAll(dir)); err != nil {
 			log.Fatal(err)
 		}
 	}
