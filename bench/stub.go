@@ -114,6 +114,8 @@ func (*stubService) CheckpointCreate(_ context.Context, p *rpc.CheckpointCreateP
 	return stubReceipt(), nil
 }
 
-func (*stubService) Sync(context.Context, rpc.NoParams) (*rpc.SyncResult, error) { return &rpc.SyncResult{}, nil }
+func (*stubService) Sync(context.Context, rpc.NoParams) (*rpc.SyncResult, error) {
+	return &rpc.SyncResult{}, nil
+}
 
 func (*stubService) Disconnected(rpc.Peer) {}
