@@ -10,9 +10,9 @@ import (
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 )
 
-// A real transcript that is kept at each of its tool calls costs less than its final size
-// on the disk, everything in the data directory counted, and comes back whole. The goal is
-// 0.8; a transcript that grows slowly takes more rounds of publishing and 0.82 was seen.
+// A real transcript that is kept at each of its tool calls takes at most 0.8 of its final size
+// on the disk, everything in the data directory counted, and comes back whole. One
+// that grows slowly takes more rounds of publishing: there 0.82 was seen.
 func TestATranscriptKeptAtEachToolCallIsSmall(t *testing.T) {
 	for name, calls := range map[string]int{"claude-code-a": 28, "claude-code-b": 52} {
 		t.Run(name, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestATranscriptKeptAtEachToolCallIsSmall(t *testing.T) {
 				p.note()
 			}
 			p.call("daemon.sync", obj{}, nil)
-			if size := treeBytes(t, o.Paths.DataDir); size > int64(len(text))*9/10 {
+			if size := treeBytes(t, o.Paths.DataDir); size > int64(len(text))*8/10 {
 				t.Errorf("%d checkpoints of %d bytes take %d, %.2f x", calls, len(text), size, float64(size)/float64(len(text)))
 			} else {
 				t.Logf("%.3f x", float64(size)/float64(len(text)))
