@@ -170,6 +170,7 @@ func (s *dirStore) writeHead(b *batch) error {
 	s.mu.Lock()
 	s.headState = r
 	s.mu.Unlock()
+	s.eventsBeyond = false
 	return nil
 }
 

@@ -17,25 +17,35 @@ import (
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs/vfstest"
 )
 
+// rest is how a store was left.
+type rest string
+
+const (
+	closed    rest = "closed"                           // in order: the journal is empty
+	published rest = "killed, and all of it is files"   // and the journal's segment is still there
+	behind    rest = "killed, some only in the journal" // no round of the publisher had begun
+)
+
 // rotting is a store at rest, to be damaged one file at a time.
 type rotting struct {
 	mem   *vfs.Mem
+	left  rest
 	w     *world
 	older map[string][]byte // what files held before their last change
+	busy  checkpoint.ID     // the session of which the journal holds more than the files
 	wrap  func(vfs.FS) vfs.FS
 }
 
-// newRotting fills a store with every kind of file. A clean one was stopped, the other
-// was killed with records in its journal.
-func newRotting(t *testing.T, clean bool) *rotting {
+// newRotting fills a store with every kind of file and leaves it.
+func newRotting(t *testing.T, left rest) *rotting {
 	t.Helper()
-	r := &rotting{mem: vfs.NewMem(), w: newWorld(), older: map[string][]byte{}, wrap: same}
+	a, b := checkpoint.NewID(), checkpoint.NewID()
+	r := &rotting{mem: vfs.NewMem(), left: left, w: newWorld(), older: map[string][]byte{}, busy: a, wrap: same}
 	s, err := storage.Open(context.Background(), small(r.mem))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &client{s: s, w: r.w}
-	a, b := checkpoint.NewID(), checkpoint.NewID()
 	id := []checkpoint.ID{checkpoint.NewID(), checkpoint.NewID(), checkpoint.NewID(), checkpoint.NewID()}
 	c.createSession(a)
 	c.create(a, id[0], `{"n":0}`, strings.Repeat("a captured file\n", 20))
@@ -45,15 +55,24 @@ func newRotting(t *testing.T, clean bool) *rotting {
 	for _, f := range vfstest.Files(r.mem, ".") {
 		r.older[f] = vfstest.ReadFile(r.mem, f)
 	}
+	release := func() {}
+	if left == behind {
+		release = storage.HoldPublisher(s)
+	}
 	c.createSession(b)
 	c.create(b, id[2], `{"n":2}`, "")
 	c.annotate(id[0], "another note")
 	c.delete(id[1])
 	c.create(a, id[3], `{"n":3}`, "")
-	if !clean {
-		left := r.mem.Clone()
-		defer func() { r.mem = left }()
+	if left == published {
+		c.failed(storage.Published(context.Background(), s))
+		release = storage.HoldPublisher(s)
 	}
+	mem := r.mem
+	if left != closed {
+		r.mem = mem.Clone()
+	}
+	release()
 	if err := errors.Join(append(c.errs, s.Close())...); err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +94,11 @@ func (r *rotting) hold(mem *vfs.Mem, path string, gone bool) error {
 			return nil
 		}
 		return fmt.Errorf("it does not start: %w", err)
+	}
+	if r.left == behind { // what the publisher finds to do is done, or it would be seen half the time
+		if _, err := s.Sync(context.Background()); err != nil {
+			return errors.Join(err, s.Close())
+		}
 	}
 	return errors.Join(r.look(s, path, gone), s.Close())
 }
@@ -183,8 +207,8 @@ func kind(path string) string {
 
 func TestFaultDamagedFiles(t *testing.T) {
 	full(t)
-	for _, clean := range []bool{true, false} {
-		r := newRotting(t, clean)
+	for _, left := range []rest{closed, published, behind} {
+		r := newRotting(t, left)
 		files := vfstest.Files(r.mem, ".")
 		for _, path := range files {
 			if !promised(path) {
@@ -192,15 +216,15 @@ func TestFaultDamagedFiles(t *testing.T) {
 			}
 			for _, d := range r.damages(path) {
 				m := r.mem.Clone()
-				if !d.do(m, path) || r.heals(path, clean, d.name) {
+				if !d.do(m, path) || r.heals(path, d.name) {
 					continue
 				}
 				if err := r.hold(m, path, d.name == "gone"); err != nil {
-					t.Errorf("clean %v, %s: %s: %v", clean, d.name, path, err)
+					t.Errorf("%s, %s: %s: %v", left, d.name, path, err)
 				}
 			}
 			for _, other := range files {
-				if other <= path || !promised(other) || kind(other) != kind(path) || r.heals(path, clean, "swapped") || r.heals(other, clean, "swapped") {
+				if other <= path || !promised(other) || kind(other) != kind(path) || r.heals(path, "swapped") || r.heals(other, "swapped") {
 					continue
 				}
 				x, y := vfstest.ReadFile(r.mem, path), vfstest.ReadFile(r.mem, other)
@@ -211,25 +235,41 @@ func TestFaultDamagedFiles(t *testing.T) {
 				vfstest.WriteFile(m, path, y)
 				vfstest.WriteFile(m, other, x)
 				if err := r.swapped(m, path, other); err != nil {
-					t.Errorf("clean %v, swapped %s and %s: %v", clean, path, other, err)
+					t.Errorf("%s, swapped %s and %s: %v", left, path, other, err)
 				}
 			}
 		}
 	}
 }
 
-// heals says what the format allows to heal in silence: the markers hold nothing but
-// their names, and the end of a journal that was not closed may be torn.
-func (r *rotting) heals(path string, clean bool, what string) bool {
-	if strings.HasSuffix(path, ".a") || strings.HasSuffix(path, ".b") {
+// heals says what the format lets heal in silence: the markers hold nothing but their
+// names; and of a store that was killed, the end of the journal may be torn, what stands
+// behind the ends that session.json and head.json give is what a round of the publisher
+// left that was cut, and a file whose deletion is in the journal goes unread.
+func (r *rotting) heals(path, what string) bool {
+	longer := what == "a zero more" || what == "a byte more"
+	switch {
+	case strings.HasSuffix(path, ".a") || strings.HasSuffix(path, ".b"):
 		return true
+	case r.left == closed:
+		return false
+	case strings.HasPrefix(path, "journal/"):
+		return longer
+	case path == "events/head.json" && what == "an old copy":
+		return true // a round that was cut before it leaves the same: the journal is read from there
+	case r.left == published:
+		return false
+	case path == "events/00000000000000000001.jsonl":
+		return longer
+	case path == "sessions/"+r.busy.String()+"/manifest.jsonl":
+		return longer || what == "twice"
 	}
-	for id := range r.w.gone { // what is deleted goes unread
-		if !clean && strings.Contains(path, id.String()) {
+	for id := range r.w.gone {
+		if strings.Contains(path, id.String()) {
 			return true
 		}
 	}
-	return !clean && strings.HasPrefix(path, "journal/") && (what == "a zero more" || what == "a byte more")
+	return false
 }
 
 func (r *rotting) swapped(m *vfs.Mem, paths ...string) error {
@@ -298,7 +338,7 @@ func TestFaultEveryByte(t *testing.T) {
 		values, stride = someValues, 7
 	}
 	var cases atomic.Int64
-	r := newRotting(t, true)
+	r := newRotting(t, closed)
 	done := map[string]bool{}
 	for _, path := range vfstest.Files(r.mem, ".") {
 		if !promised(path) || done[kind(path)] {
@@ -324,7 +364,7 @@ func TestFaultEveryByteOfTheJournal(t *testing.T) {
 	if !full(t) {
 		stride = 7
 	}
-	r := newRotting(t, false)
+	r := newRotting(t, behind)
 	var once sync.Once
 	for _, path := range vfstest.Files(r.mem, "journal") {
 		was := vfstest.ReadFile(r.mem, path)
@@ -349,7 +389,7 @@ func TestFaultEveryByteOfTheJournal(t *testing.T) {
 
 func TestFaultEveryByteNoticesMutants(t *testing.T) {
 	full(t)
-	r := newRotting(t, true)
+	r := newRotting(t, closed)
 	original := r.mem.Clone()
 	r.wrap = func(f vfs.FS) vfs.FS { return vfstest.SameMeaning(f, original) }
 	for _, path := range vfstest.Files(r.mem, "sessions") {

@@ -18,6 +18,11 @@ func (s *dirStore) readManifest(l *sessionLoad, meta *record, c *journalChanges)
 	if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errStrange) {
 		return err
 	}
+	if err == errStrange {
+		if err := s.quarantine(checkpoint.ID{}, path, errStrange.Error(), nil); err != nil {
+			return err
+		}
+	}
 	problem := ""
 	if err != nil {
 		problem = "the file is gone"
@@ -32,6 +37,7 @@ func (s *dirStore) readManifest(l *sessionLoad, meta *record, c *journalChanges)
 		}
 	}
 	if pinned >= 0 && (int64(len(b)) == pinned || c.any) {
+		l.beyond = int64(len(b)) > pinned
 		b = b[:pinned] // lines beyond are those of a round that did not end; the journal adds them again
 	} else if problem == "" {
 		if meta.Session != nil && !c.any && outgrown(b, meta) {
@@ -44,7 +50,7 @@ func (s *dirStore) readManifest(l *sessionLoad, meta *record, c *journalChanges)
 	}
 	state := s.manifestState(b)
 	if problem != "" {
-		if meta.Session != nil || state.broken {
+		if err != errStrange && (meta.Session != nil || state.broken) {
 			if err := s.quarantineCopy(path, b, problem); err != nil {
 				return err
 			}

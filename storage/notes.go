@@ -37,7 +37,7 @@ func (s *dirStore) readNotes(session, id checkpoint.ID, want int) ([]checkpoint.
 		return nil, err
 	}
 	notes, whole := parseNotes(b, session, id)
-	if len(notes) >= want {
+	if whole && len(notes) >= want {
 		return notes[:want:want], nil
 	}
 	problem := "notes are missing"
@@ -56,7 +56,7 @@ func (s *dirStore) readNotes(session, id checkpoint.ID, want int) ([]checkpoint.
 			s.opts.Logger.Error("damaged notes cannot be kept in quarantine", "path", path, "error", err)
 		}
 	}
-	return notes, nil
+	return notes[:min(want, len(notes))], nil
 }
 
 // noteFile is what a file of notes holds, if anything.

@@ -23,6 +23,8 @@ type sessionDisk struct {
 	// settings is what the manifest says of the session, to mend session.json with.
 	settings [sha256.Size]byte
 	sum      [sha256.Size]byte // of session.json's line
+	// beyond: the manifest may go on after what session.json says of it; a round was cut there.
+	beyond bool
 }
 
 func sessionDir(id checkpoint.ID) string { return "sessions/" + id.String() }
@@ -314,7 +316,7 @@ func (s *dirStore) flushAll(b *batch) error {
 		if err := s.fs.Rename(j.described, sessionDir(j.meta.ID)+"/session.json"); err != nil {
 			return err
 		}
-		j.described = ""
+		j.described, j.s.disk.beyond = "", false
 	}
 	return s.fs.SyncFS()
 }
@@ -392,10 +394,21 @@ func (s *dirStore) replaceFile(path string, body []byte) error {
 	if err := writeFile(s.fs, tmp, 0, body); err != nil {
 		return err
 	}
-	if err := s.fs.Rename(tmp, path); err != nil {
+	err := s.fs.Rename(tmp, path)
+	if strange(err) {
+		if err = s.quarantine(checkpoint.ID{}, path, errStrange.Error(), nil); err == nil {
+			err = s.fs.Rename(tmp, path)
+		}
+	}
+	if err != nil {
 		return errors.Join(err, ignoreMissing(s.fs.Remove(tmp)))
 	}
 	return nil
+}
+
+// strange says that something else stands in a file's place: a directory, a link, a FIFO.
+func strange(err error) bool {
+	return errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO)
 }
 
 // describe brings a session's manifest and session.json up to date.
@@ -496,6 +509,7 @@ func (s *dirStore) writeManifest(j *sessionJob) error {
 	if err != nil {
 		return err
 	}
+	d.beyond = true
 	_, err = f.WriteAt(d.bytes, body)
 	if err == nil {
 		err = f.Truncate(d.bytes + int64(len(body))) // what an interrupted round has left
@@ -531,6 +545,7 @@ func (s *dirStore) writeDescription(j *sessionJob, line []byte) error {
 	if err := s.replaceFile(dir+"/session.json", line); err != nil {
 		return err
 	}
+	j.s.disk.beyond = false
 	return s.fs.SyncDir(dir)
 }
 

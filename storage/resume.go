@@ -136,11 +136,16 @@ func (s *dirStore) openEvents(reads []*segmentRead) error {
 		return s.storageError("reading "+headPath, err)
 	}
 	s.eventFile = eventFile{first: n, count: s.headState.Count, bytes: s.headState.Bytes, hash: h}
-	for i, l := range splitLines(beyond) { // a round that did not end: the journal adds them again
+	// What a round that did not end has left, torn or not: the journal adds it again.
+	s.eventsBeyond = len(beyond) > 0
+	cut := journalView(reads, s.headState.Group).any
+	next := n + uint64(s.headState.Count)
+	for _, l := range splitLines(beyond) {
 		r, err := parseRecord(l)
-		if err == nil && (len(reads) == 0 || r.Number != n+uint64(s.headState.Count+i)) || err != nil && (len(reads) == 0 || l[0] == 0) {
+		if !cut || err == nil && r.Number < next {
 			return s.quarantineCopy(s.headState.File, b, "it goes on after what head.json says")
 		}
+		next = max(next, r.Number+1)
 	}
 	return nil
 }

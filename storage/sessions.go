@@ -36,10 +36,11 @@ func (s *dirStore) loadSessions(c *journalChanges, x *indexImage) (*rebuild, err
 		l.s = s.index.addSession(l.meta)
 		if l.pin != nil {
 			l.s.disk, l.s.logSlot = l.pin.disk, l.pin.slot+1
+			l.s.disk.beyond = l.beyond
 			bySlot[l.pin.slot], x.used[l.pin.slot] = l.s, l.pin.at
 			continue
 		}
-		l.s.disk = sessionDisk{made: true, manifest: l.hash, bytes: l.pinned}
+		l.s.disk = sessionDisk{made: true, manifest: l.hash, bytes: l.pinned, beyond: l.beyond}
 		_, _ = hex.Decode(l.s.disk.sum[:], []byte(l.sum)) // of a line that verified
 		files = append(files, l)
 	}
@@ -102,6 +103,7 @@ type sessionLoad struct {
 	skip   bool
 	hash   hash.Hash
 	pinned int64
+	beyond bool                  // the manifest goes on after that
 	pin    *pin                  // it is in the index
 	sum    string                // of session.json's line
 	live   []listed              // added and not removed
@@ -158,7 +160,7 @@ func (s *dirStore) readSession(l *sessionLoad, c *journalChanges, x *indexImage)
 		l.meta, l.sum = *meta.Session, meta.sum
 		if info, err := s.fs.Lstat(l.dir + "/manifest.jsonl"); err == nil && info.Mode.IsRegular() {
 			if p, ok := x.use(l.id, meta.sum, info.Size, c.any); ok {
-				l.pin = &p
+				l.pin, l.beyond = &p, info.Size > p.disk.bytes
 				return nil
 			}
 		}

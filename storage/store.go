@@ -63,6 +63,7 @@ type dirStore struct {
 	lockText        string        // what this process wrote into LOCK; "" when it could not
 	headLost        bool          // it was found damaged or gone
 	eventFile       eventFile
+	eventsBeyond    bool // it may go on after what head.json says of it; a round was cut there
 
 	// round is held while the files of a session change, so that what belongs together is
 	// read together. It comes before mu.

@@ -1,10 +1,12 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -143,6 +145,7 @@ func (a *audit) described(id checkpoint.ID) error {
 	sess := s.index.bySess[id]
 	made := sess != nil && sess.disk.bytes > 0
 	s.mu.RUnlock()
+	beyond := made && sess.disk.beyond // the publisher's, who waits for round
 	if !made {
 		return nil
 	}
@@ -163,6 +166,10 @@ func (a *audit) described(id checkpoint.ID) error {
 		a.problem(checkpoint.ID{}, dir+"/session.json", fmt.Sprint("damaged: ", parseErr))
 		return nil
 	}
+	if beyond && meta.Bytes >= 0 && int64(len(m)) > meta.Bytes {
+		n := bytes.IndexByte(m[meta.Bytes:], '\n') + 1
+		m = m[:meta.Bytes+int64(n)]
+	}
 	if problem := pinned(m, &meta); problem != "" {
 		a.problem(checkpoint.ID{}, dir+"/manifest.jsonl", problem)
 		return nil
@@ -178,7 +185,7 @@ func pinned(m []byte, meta *record) string {
 			return fmt.Sprintf("line %d: %v", i+1, err)
 		}
 	}
-	if int64(len(m)) < meta.Bytes || hexSum(m[:meta.Bytes]) != meta.Sum {
+	if meta.Bytes < 0 || int64(len(m)) < meta.Bytes || hexSum(m[:meta.Bytes]) != meta.Sum {
 		return "it is not what session.json says"
 	}
 	rest := splitLines(m[meta.Bytes:])
@@ -285,6 +292,7 @@ func (a *audit) events() error {
 	if err != nil {
 		return s.storageError("reading events", err)
 	}
+	beyond := s.eventsBeyond || s.eventFile.bytes > s.headState.Bytes
 	for i, first := range firsts {
 		path := eventPath(first)
 		b, err := a.read(path)
@@ -296,6 +304,9 @@ func (a *audit) events() error {
 		}
 		list, sound, err := s.readEventFile(first)
 		last := i == len(firsts)-1
+		if path == s.headState.File && beyond && int64(len(b)) >= s.headState.Bytes {
+			b, sound = b[:s.headState.Bytes], len(list) >= s.headState.Count
+		}
 		switch {
 		case err != nil || !sound:
 			a.problem(checkpoint.ID{}, path, fmt.Sprintf("line %d is damaged", len(list)+1))
@@ -305,7 +316,7 @@ func (a *audit) events() error {
 			a.problem(checkpoint.ID{}, path, "it is not what head.json says")
 		}
 	}
-	if n := len(firsts); s.headState.Count > 0 && (n == 0 || eventPath(firsts[n-1]) != s.headState.File) {
+	if s.headState.Count > 0 && !slices.ContainsFunc(firsts, func(first uint64) bool { return eventPath(first) == s.headState.File }) {
 		a.problem(checkpoint.ID{}, s.headState.File, "the file is gone")
 	}
 	return nil
