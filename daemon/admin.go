@@ -62,7 +62,7 @@ func (s *service) StoreExport(ctx context.Context, p *rpc.ExportParams) (rpc.Raw
 	case limit < 1:
 		return nil, checkpoint.Invalid("max_bytes", "%d is not a size: give at least 1", limit)
 	}
-	page, err := s.store.Export(ctx, storage.ExportQuery{SessionID: id, Owner: s.owner(ctx), Cursor: p.Cursor, MaxBytes: limit, After: p.AfterSequence})
+	page, err := s.store.Export(ctx, storage.ExportQuery{SessionID: id, Owner: s.owner(ctx), Cursor: p.Cursor, MaxBytes: limit})
 	if err != nil {
 		s.noteDamage(ctx, err)
 		return nil, err

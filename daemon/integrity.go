@@ -119,7 +119,11 @@ func (s *service) Health(ctx context.Context, p *rpc.HealthParams) (*rpc.Health,
 func (s *service) checks() []rpc.HealthCheck {
 	var out []rpc.HealthCheck
 	for _, c := range s.store.Health().Checks {
-		out = append(out, rpc.HealthCheck(c))
+		check := rpc.HealthCheck{Name: c.Name, OK: c.OK, Message: c.Message}
+		if c.Name == rpc.FileSystemCheck {
+			check.Path = s.dataDir
+		}
+		out = append(out, check)
 	}
 	out = append(out, s.scrub.check(), s.retained.check())
 	if !s.drainSince().IsZero() {

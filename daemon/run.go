@@ -138,8 +138,8 @@ func newDaemon(o Options, store storage.Store) (*instance, error) {
 		return nil, err
 	}
 	spill := ""
-	if o.Config.Storage.Driver == config.DriverDirectory {
-		spill = filepath.Join(o.Paths.DataDir, "tmp")
+	if dir := storeDir(o); dir != "" {
+		spill = filepath.Join(dir, "tmp")
 	}
 	pending, err := newPendingStates(spill)
 	if err != nil {
@@ -147,12 +147,12 @@ func newDaemon(o Options, store storage.Store) (*instance, error) {
 	}
 	s := &service{
 		store: store, log: o.Logger, uid: uid, started: time.Now().UTC(), pending: pending, agents: newAgents(),
-		hub: newEventHub(store, o.Logger), capture: capture,
+		hub: newEventHub(store, o.Logger), capture: capture, dataDir: storeDir(o),
 	}
 	s.cfg.Store(o.Config)
 	s.info = rpc.Info{
 		Name: "forge-cpd", Version: o.Version, API: rpc.APIVersion, StoreFormat: storage.FormatVersion, PID: os.Getpid(),
-		StartedAt: s.started, Socket: o.Paths.Socket, Driver: o.Config.Storage.Driver, DataDir: o.Paths.DataDir,
+		StartedAt: s.started, Socket: o.Paths.Socket, Driver: o.Config.Storage.Driver,
 		Capabilities: []string{"auto", "batch", "capture", "events", "export", "files", "lsp-framing"},
 	}
 	d := &instance{o: o, svc: s, notify: notifier{o.Logger}, stop: make(chan struct{}), retune: make(chan struct{}, 1)}
@@ -338,6 +338,7 @@ func (l lookup) SessionOfCheckpoint(id checkpoint.ID) (checkpoint.ID, bool) {
 	return sum.SessionID, err == nil
 }
 
+// storeDir is where the store is, "" when it is kept in memory.
 func storeDir(o Options) string {
 	if o.Config.Storage.Driver == config.DriverDirectory {
 		return o.Paths.DataDir

@@ -31,6 +31,7 @@ type service struct {
 	capture *capturer
 	scrub   scrubStatus
 
+	dataDir string // of the store, "" when it is kept in memory
 	// wireStats is the server's own count of connections and bytes in flight.
 	wireStats func() rpc.Stats
 	// reload and shutdown belong to Run.

@@ -50,8 +50,6 @@ type ExportParams struct {
 	SessionRef
 	Cursor   string `json:"cursor,omitempty"`
 	MaxBytes int    `json:"max_bytes,omitempty"` // default 8 MiB
-	// AfterSequence leaves out the checkpoints up to this number; it goes with the first page.
-	AfterSequence uint64 `json:"after_sequence,omitempty"`
 }
 
 // ImportParams of store.import: one page of an export, kept as bytes.

@@ -101,7 +101,6 @@ type Info struct {
 	StartedAt    time.Time `json:"started_at"`
 	Socket       string    `json:"socket"`
 	Driver       string    `json:"driver"`
-	DataDir      string    `json:"data_dir"`
 	Capabilities []string  `json:"capabilities"`
 }
 
@@ -129,11 +128,25 @@ type Health struct {
 	Checks  []HealthCheck `json:"checks"`
 }
 
-// HealthCheck is one line of it.
+// HealthCheck is one line of it. Path is where the checked thing is, when it is a file.
 type HealthCheck struct {
 	Name    string `json:"name"`
 	OK      bool   `json:"ok"`
 	Message string `json:"message"`
+	Path    string `json:"path,omitempty"`
+}
+
+// FileSystemCheck is the check whose path is the store's directory.
+const FileSystemCheck = "file_system"
+
+// DataDir is the directory of the daemon's store, "" when it keeps none.
+func (h *Health) DataDir() string {
+	for _, c := range h.Checks {
+		if c.Name == FileSystemCheck {
+			return c.Path
+		}
+	}
+	return ""
 }
 
 // Metrics answers daemon.metrics.

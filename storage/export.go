@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -17,14 +18,18 @@ const (
 	exportVersion = 1
 	// exportFrame is what a page needs beside its entries.
 	exportFrame = 512
+	// exportAfter and a number is a cursor that a client makes: see ExportAfter.
+	exportAfter = "after:"
 )
 
 // exporter fills one page. Sessions come first, then checkpoints by number, each after
 // the contents that it is the first to name. The cursor says what comes next:
-// "s<session id>" after a session, "c<number>.<file>.<offset>" at a place in a checkpoint.
+// "s<after>.<session id>" after a session, "c<after>.<number>.<file>.<offset>" at a place in
+// a checkpoint; checkpoints up to the number after are left out.
 type exporter struct {
 	s                            *dirStore
 	q                            ExportQuery
+	after                        uint64
 	left                         int
 	sessions, checkpoints, files [][]byte
 	next                         string
@@ -35,25 +40,50 @@ func (s *dirStore) Export(ctx context.Context, q ExportQuery) (ExportPage, error
 		q.MaxBytes = 8 << 20
 	}
 	e := &exporter{s: s, q: q, left: q.MaxBytes - exportFrame}
-	stage := "s"
-	var err error
-	if q.Cursor != "" {
-		if stage, err = decodeCursor("", q.Cursor); err != nil || stage == "" {
-			return ExportPage{}, checkpoint.Invalid("cursor", "%.64q is no cursor of an export", q.Cursor)
-		}
+	session, at, err := e.resume()
+	if err != nil {
+		return ExportPage{}, checkpoint.Invalid("cursor", "%.64q is no cursor of an export: give the next_cursor of the page before, or %sNUMBER", q.Cursor, exportAfter)
 	}
 	done := true
-	if stage[0] == 's' {
-		done, err = e.addSessions(stage[1:])
-		stage = "c0.0.0"
+	if at == (exportPlace{}) {
+		done, err = e.addSessions(session)
 	}
 	if err == nil && done {
-		err = e.addCheckpoints(ctx, stage)
+		err = e.addCheckpoints(ctx, at)
 	}
 	if err != nil {
 		return ExportPage{}, err
 	}
 	return e.page()
+}
+
+// exportPlace is a place in a checkpoint: its number, one of its files, an offset in it.
+// The zero one stands before the first.
+type exportPlace struct {
+	number       uint64
+	file, offset int
+}
+
+// resume reads the cursor: the session after which to go on, or the place.
+func (e *exporter) resume() (session string, at exportPlace, err error) {
+	if n, ok := strings.CutPrefix(e.q.Cursor, exportAfter); ok || e.q.Cursor == "" {
+		if ok {
+			e.after, err = strconv.ParseUint(n, 10, 64)
+		}
+		return "", at, err
+	}
+	stage, err := decodeCursor("", e.q.Cursor)
+	if err != nil {
+		return "", at, err
+	}
+	if _, err = fmt.Sscanf(stage, "s%d.%s", &e.after, &session); err == nil {
+		return session, at, nil
+	}
+	_, err = fmt.Sscanf(stage, "c%d.%d.%d.%d", &e.after, &at.number, &at.file, &at.offset)
+	if err == nil && (at.number == 0 || at.file < 0 || at.offset < 0) {
+		err = fmt.Errorf("it names no place")
+	}
+	return "", at, err
 }
 
 func (e *exporter) fits(b []byte) bool {
@@ -92,7 +122,7 @@ func (e *exporter) addSessions(after string) (bool, error) {
 			return false, checkpoint.Errorf(checkpoint.KindInternal, "encoding a session: %w", err)
 		}
 		if !e.fits(b) {
-			return false, e.stop("s"+after, len(b))
+			return false, e.stop(fmt.Sprintf("s%d.%s", e.after, after), len(b))
 		}
 		e.sessions = append(e.sessions, b)
 		after = list[i].ID.String()
@@ -100,24 +130,18 @@ func (e *exporter) addSessions(after string) (bool, error) {
 	return true, nil
 }
 
-func (e *exporter) addCheckpoints(ctx context.Context, stage string) error {
-	var number uint64
-	var file, offset int
-	if n, err := fmt.Sscanf(stage, "c%d.%d.%d", &number, &file, &offset); n != 3 || err != nil || file < 0 || offset < 0 {
-		return checkpoint.Invalid("cursor", "not a cursor of an export")
-	}
-	number = max(number, e.q.After+1)
+func (e *exporter) addCheckpoints(ctx context.Context, from exportPlace) error {
 	seen := map[string]bool{}
 	for _, l := range e.rows() {
 		if err := ctx.Err(); err != nil {
 			return &checkpoint.Error{Kind: checkpoint.KindStorage, Retry: true, Err: err, Message: "the export was cancelled"}
 		}
-		if l.corrupt || l.sequence < number && !l.files || l.sequence <= e.q.After {
+		if l.corrupt || l.sequence < from.number && !l.files || l.sequence <= e.after {
 			continue
 		}
 		st, err := e.s.load(l.location)
 		if err != nil {
-			if l.sequence < number {
+			if l.sequence < from.number {
 				continue
 			}
 			var skip bool
@@ -137,13 +161,13 @@ func (e *exporter) addCheckpoints(ctx context.Context, stage string) error {
 			seen[f.SHA256] = true
 			return old
 		})
-		if l.sequence < number {
+		if l.sequence < from.number {
 			continue
 		}
-		if l.sequence > number {
-			file, offset = 0, 0
+		if l.sequence > from.number {
+			from.file, from.offset = 0, 0
 		}
-		if more, err := e.addOne(l.sequence, st, files, file, offset); err != nil || !more {
+		if more, err := e.addOne(l.sequence, st, files, from.file, from.offset); err != nil || !more {
 			return err
 		}
 	}
@@ -209,7 +233,7 @@ func (e *exporter) addOne(number uint64, st *Stored, files []checkpoint.File, fi
 		for first := true; first || offset < len(content); first = false {
 			room := (e.left - 200) / 4 * 3
 			if room < min(len(content)-offset, 4096) {
-				return false, e.stop(fmt.Sprintf("c%d.%d.%d", number, file, offset), 8192)
+				return false, e.stop(fmt.Sprintf("c%d.%d.%d.%d", e.after, number, file, offset), 8192)
 			}
 			end := min(len(content), offset+max(room, 0))
 			b := fmt.Appendf(nil, `{"sha256":"%s","offset":%d,"content_base64":"`, files[file].SHA256, offset)
@@ -233,7 +257,7 @@ func (e *exporter) addOne(number uint64, st *Stored, files []checkpoint.File, fi
 	}
 	b = append(b, '}')
 	if !e.fits(b) {
-		return false, e.stop(fmt.Sprintf("c%d.%d.0", number, len(files)), len(b))
+		return false, e.stop(fmt.Sprintf("c%d.%d.%d.0", e.after, number, len(files)), len(b))
 	}
 	e.checkpoints = append(e.checkpoints, b)
 	return true, nil

@@ -7,6 +7,7 @@ package storage
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -254,9 +255,10 @@ type ExportQuery struct {
 	Owner     *uint32
 	Cursor    string
 	MaxBytes  int
-	// After leaves out checkpoints up to this number.
-	After uint64
 }
+
+// ExportAfter is the Cursor of an export that leaves out the checkpoints up to a number.
+func ExportAfter(number uint64) string { return fmt.Sprintf("%s%d", exportAfter, number) }
 
 // ExportPage is a page's JSON object and the cursor of the next one (also inside it).
 type ExportPage struct {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/forge-cpd/forge-cpd/client"
+	"github.com/forge-cpd/forge-cpd/rpc"
 	"github.com/forge-cpd/forge-cpd/storage"
 )
 
@@ -35,10 +36,14 @@ Exit code 5: damage was found in the store; what is whole was copied.`,
 		if info.Driver != "directory" {
 			return fmt.Errorf("the daemon keeps its checkpoints in %s, not in files: use `forge-cpd export`", info.Driver)
 		}
+		health, err := c.Health(ctx, &rpc.HealthParams{})
+		if err != nil {
+			return err
+		}
 		bar := a.progress()
 		defer bar.done()
 		r, err := storage.Backup(ctx, storage.BackupOptions{
-			From: info.DataDir, To: args[0], Verify: verify,
+			From: health.DataDir(), To: args[0], Verify: verify,
 			Sync:     func(ctx context.Context) error { _, err := c.Sync(ctx); return err },
 			Progress: func(done, total int) { bar.tell("copied %d of %s", done, plural(total, "checkpoint")) },
 		})

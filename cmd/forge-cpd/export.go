@@ -14,11 +14,13 @@ import (
 
 	"github.com/forge-cpd/forge-cpd/client"
 	"github.com/forge-cpd/forge-cpd/rpc"
+	"github.com/forge-cpd/forge-cpd/storage"
 )
 
 func newExportCmd(a *app) *cobra.Command {
 	var out string
 	var dryRun bool
+	var since uint64
 	p := rpc.ExportParams{}
 	cmd := &cobra.Command{
 		Use:   "export [SESSION]",
@@ -33,7 +35,7 @@ ids, numbers, times and bytes. Move it as bytes: checksums are over them.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&out, "out", "o", "", "write to this `FILE`, whole or not at all")
-	f.Uint64Var(&p.AfterSequence, "since", 0, "only checkpoints after this sequence `NUMBER`")
+	f.Uint64Var(&since, "since", 0, "only checkpoints after this sequence `NUMBER`")
 	f.BoolVar(&dryRun, "dry-run", false, "say how much it would be, and write nothing")
 	cmd.RunE = a.clientCmd(func(ctx context.Context, c *client.Client, args []string) error {
 		if len(args) == 1 {
@@ -41,6 +43,9 @@ ids, numbers, times and bytes. Move it as bytes: checksums are over them.`,
 			if p.SessionRef, err = sessionRef(ctx, c, args[0]); err != nil {
 				return err
 			}
+		}
+		if since > 0 {
+			p.Cursor = storage.ExportAfter(since)
 		}
 		if out == "" && !dryRun {
 			return a.exportTo(ctx, c, p, a.stdout)

@@ -36,16 +36,16 @@ was found, repaired or not; 75: a daemon holds the store.`,
 		}
 		c := &client.Client{Socket: paths.Socket, Handshake: a.timeout, RetryFor: -1}
 		defer c.Close()
-		info, err := c.Info(ctx)
+		health, err := c.Health(ctx, &rpc.HealthParams{})
 		switch {
-		case errors.Is(err, client.ErrNotRunning) || err == nil && info.DataDir != paths.DataDir:
+		case errors.Is(err, client.ErrNotRunning) || err == nil && health.DataDir() != paths.DataDir:
 			return a.fsckStore(ctx, cfg, paths, repair)
 		case errors.Is(err, client.ErrConnectionLost):
 			return &exitError{code: exitBusy, err: fmt.Errorf("the daemon on %s is ending: try again in a moment: %w", paths.Socket, err)}
 		case err != nil:
 			return endingDaemon(err)
 		case repair:
-			return &exitError{code: exitBusy, err: fmt.Errorf("the daemon (pid %d) has the store %s: stop it by `forge-cpd call daemon.shutdown`, then repair", info.PID, info.DataDir)}
+			return &exitError{code: exitBusy, err: fmt.Errorf("a daemon has the store %s: stop it by `forge-cpd call daemon.shutdown`, then repair", paths.DataDir)}
 		}
 		r, err := a.checkRunning(ctx, c, rpc.SessionRef{})
 		if err != nil {

@@ -148,5 +148,5 @@ Next, in another terminal:
   forge-cpd%s session create "my first session" --key demo
   echo '{"step": 1}' | forge-cpd%[5]s checkpoint create demo - -m "first step"
   forge-cpd%[5]s log demo
-Ctrl-C stops it; nothing acknowledged is lost.`, info.Version, info.Socket, info.DataDir, file, flag)
+Ctrl-C stops it; nothing acknowledged is lost.`, info.Version, info.Socket, paths.DataDir, file, flag)
 }

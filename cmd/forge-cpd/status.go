@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -112,7 +113,7 @@ func (a *app) statusText(s fullStatus, h rpc.Health, now time.Time) error {
 	}
 	err := fields(a.stdout, st,
 		"daemon", fmt.Sprintf("%s, version %s, pid %d, up %s", state, info.Version, info.PID, age(info.StartedAt, now)),
-		"socket", info.Socket, "data", fmt.Sprintf("%s (%s)", info.DataDir, info.Driver), "config", s.Paths.Config,
+		"socket", info.Socket, "data", strings.TrimSpace(fmt.Sprintf("%s (%s)", h.DataDir(), info.Driver)), "config", s.Paths.Config,
 		"holds", fmt.Sprintf("%s in %s, %s on disk", plural(m.TotalCheckpoints, "checkpoint"), plural(m.ActiveSessions, "active session"), size(m.StoreBytes)),
 		"sequence", humanize.Comma(int64(m.GlobalSequence)),
 		"automatic", fmt.Sprintf("%s taken, %s skipped, %s failed", humanize.Comma(int64(m.Automatic.Taken)), humanize.Comma(int64(m.Automatic.Skipped)), humanize.Comma(int64(m.Automatic.Failed))),

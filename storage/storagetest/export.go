@@ -171,7 +171,7 @@ func importRaises(h *harness) {
 	for i := range 50 {
 		last = h.create(s.ID, fmt.Sprint(i))
 	}
-	pages := h.export(storage.ExportQuery{After: last.Sequence - 1})
+	pages := h.export(storage.ExportQuery{Cursor: storage.ExportAfter(last.Sequence - 1)})
 	o := h.other()
 	h.equal("one", o.importAll(pages).Imported, 1)
 	o.reopen()
@@ -237,7 +237,12 @@ func exportParts(h *harness) {
 	h.equal("all", count(storage.ExportQuery{}), 4)
 	h.equal("one session", count(storage.ExportQuery{SessionID: made[0].SessionID}), 2)
 	h.equal("one owner", count(storage.ExportQuery{Owner: ptr(uint32(3))}), 2)
-	h.equal("newer", count(storage.ExportQuery{After: made[1].Sequence}), 2)
+	h.equal("newer", count(storage.ExportQuery{Cursor: storage.ExportAfter(made[1].Sequence)}), 2)
+	h.equal("newer, in small pages", count(storage.ExportQuery{Cursor: storage.ExportAfter(made[1].Sequence), MaxBytes: 1600}), 2)
+	for _, cursor := range []string{"after:", "after:-1", "after:x", "x", "c", "YzAuMC4wLjA"} { // the last: c0.0.0.0
+		_, err := h.s.Export(h.Context(), storage.ExportQuery{Cursor: cursor})
+		h.want(err, checkpoint.ErrInvalidParams)
+	}
 }
 
 func importVersion(h *harness) {
