@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -21,16 +20,25 @@ type timing struct {
 	MS   float64 `json:"ms"`
 }
 
-// times runs the functions in turns and gives each one's median in milliseconds.
-func times(rounds int, fs ...func() error) ([]float64, error) {
+// timed makes a function that is measured whole.
+func timed(f func() error) func() (time.Duration, error) {
+	return func() (time.Duration, error) {
+		start := time.Now()
+		err := f()
+		return time.Since(start), err
+	}
+}
+
+// spans runs the functions in turns and gives each one's median in milliseconds.
+func spans(rounds int, fs ...func() (time.Duration, error)) ([]float64, error) {
 	all := make([][]float64, len(fs))
 	for range rounds {
 		for i, f := range fs {
-			start := time.Now()
-			if err := f(); err != nil {
+			took, err := f()
+			if err != nil {
 				return nil, err
 			}
-			all[i] = append(all[i], float64(time.Since(start))/1e6)
+			all[i] = append(all[i], float64(took)/1e6)
 		}
 	}
 	out := make([]float64, len(fs))
@@ -38,6 +46,15 @@ func times(rounds int, fs ...func() error) ([]float64, error) {
 		out[i] = medianOf(all[i])
 	}
 	return out, nil
+}
+
+// times is spans of functions that are measured whole.
+func times(rounds int, fs ...func() error) ([]float64, error) {
+	whole := make([]func() (time.Duration, error), len(fs))
+	for i, f := range fs {
+		whole[i] = timed(f)
+	}
+	return spans(rounds, whole...)
 }
 
 // reads compares reading back: 1,000 documents of 8 KB in one session.
@@ -141,128 +158,4 @@ func fillSQLite(dir string, n int, doc []byte) (*sql.DB, error) {
 		}
 	}
 	return db, tx.Commit()
-}
-
-// start measures opening a store of n checkpoints of 8 KB, with the index and without,
-// against reading the index file's bytes and against reading and hashing every file.
-func (r *report) start(root string, n, rounds int) error {
-	dir, err := os.MkdirTemp(root, "start")
-	if err != nil {
-		return err
-	}
-	k, err := newStore(storage.Options{Dir: dir})
-	if err != nil {
-		return err
-	}
-	for w := range 10 {
-		if err := k.fill(w, n/10, document(8192, uint64(w))); err != nil {
-			return err
-		}
-	}
-	if err := k.close(); err != nil {
-		return err
-	}
-	reopen := func() error {
-		s, err := newStore(storage.Options{Dir: dir})
-		if err != nil {
-			return err
-		}
-		st, err := s.s.Stats(context.Background())
-		if err == nil && st.Checkpoints != n {
-			err = fmt.Errorf("%d checkpoints after a restart, want %d", st.Checkpoints, n)
-		}
-		if err == nil { // answered when every row is known
-			_, err = s.s.List(context.Background(), storage.Query{Trigger: checkpoint.Manual, Limit: 1})
-		}
-		s.close()
-		return err
-	}
-	ms, err := times(rounds, reopen, func() error { return readTree(filepath.Join(dir, "index"), false) })
-	if err != nil {
-		return err
-	}
-	what := fmt.Sprintf("start, %d checkpoints", n)
-	r.Times = append(r.Times, timing{what, "with the index", ms[0]}, timing{what, "reading the index", ms[1]})
-	rebuilt, err := times(max(1, rounds/3),
-		func() error {
-			if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
-				return err
-			}
-			return reopen()
-		},
-		func() error { return readTree(filepath.Join(dir, "sessions"), true) })
-	if err != nil {
-		return err
-	}
-	r.Times = append(r.Times, timing{what, "without the index", rebuilt[0]}, timing{what, "reading and hashing every file", rebuilt[1]})
-	r.goal(what+", with the index, to reading it", 1.5, false, ms[0]/ms[1], fmt.Sprintf("%.0f ms", ms[0]))
-	r.goal(what+", without, to read + SHA-256", 1.3, false, rebuilt[0]/rebuilt[1], fmt.Sprintf("%.0f ms", rebuilt[0]))
-	return nil
-}
-
-func readTree(dir string, hash bool) error {
-	buf := make([]byte, 1<<20)
-	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		h := sha256.New()
-		for {
-			n, err := f.Read(buf)
-			if hash {
-				h.Write(buf[:n])
-			}
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-		}
-	})
-}
-
-// growth compares a create in a session of 10 with one in a session of many.
-func (r *report) growth(root string, many int, d time.Duration, rounds int) error {
-	open := func(n int) (*store, error) {
-		dir, err := os.MkdirTemp(root, "growth")
-		if err != nil {
-			return nil, err
-		}
-		k, err := newStore(storage.Options{Dir: dir})
-		if err != nil {
-			return nil, err
-		}
-		return k, k.fill(0, n, document(1024, 1))
-	}
-	few, err := open(10)
-	if err != nil {
-		return err
-	}
-	defer few.close()
-	lots, err := open(many)
-	if err != nil {
-		return err
-	}
-	defer lots.close()
-	var ratios []float64
-	serial := 0
-	for range rounds {
-		a, err := measure(few, 1, 8192, d, false, &serial)
-		if err != nil {
-			return err
-		}
-		b, err := measure(lots, 1, 8192, d, false, &serial)
-		if err != nil {
-			return err
-		}
-		ratios = append(ratios, b.P50/a.P50)
-	}
-	r.goal(fmt.Sprintf("create in a session of %d, to one of 10, p50", many), 1.3, false, medianOf(ratios), "")
-	return nil
 }

@@ -224,9 +224,10 @@ type parsed struct {
 }
 
 var (
-	stateName    = []byte(`"state":`)
-	sequenceName = []byte(`,"sequence_number":`)
-	parentName   = []byte(`,"parent_id":"`)
+	stateName     = []byte(`"state":`)
+	sequenceName  = []byte(`,"sequence_number":`)
+	timestampName = []byte(`,"timestamp":"`)
+	parentName    = []byte(`,"parent_id":"`)
 )
 
 // parseCheckpoint takes verified bytes apart and checks that they are laid out as the
@@ -240,15 +241,17 @@ func parseCheckpoint(raw []byte, sum string) (*parsed, error) {
 		return nil, fmt.Errorf("it does not end with a number and a time")
 	}
 	at += max(0, end-120)
-	last := append([]byte{'{'}, raw[at+1:]...)
-	var numbered struct {
-		Sequence  uint64    `json:"sequence_number"`
-		Timestamp time.Time `json:"timestamp"`
+	number, when, ok := bytes.Cut(raw[at+len(sequenceName):end-1], timestampName)
+	if !ok || len(when) == 0 || when[len(when)-1] != '"' || len(number) > 1 && number[0] == '0' {
+		return nil, fmt.Errorf("it does not end with a number and a time")
 	}
-	if err := json.Unmarshal(last, &numbered); err != nil {
+	var err error
+	if p.sequence, err = strconv.ParseUint(string(number), 10, 64); err != nil {
 		return nil, err
 	}
-	p.sequence, p.at = numbered.Sequence, numbered.Timestamp
+	if err := p.at.UnmarshalText(when[:len(when)-1]); err != nil {
+		return nil, err
+	}
 	if from := at - len(parentName) - 37; from > 0 && bytes.HasPrefix(raw[from:], parentName) {
 		id, err := checkpoint.ParseID(string(raw[at-37 : at-1]))
 		if err != nil {

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"hash"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
 )
 
 // sessionDisk is what the publisher knows of a session's directory.
@@ -30,7 +32,13 @@ type sessionDisk struct {
 func sessionDir(id checkpoint.ID) string { return "sessions/" + id.String() }
 
 func checkpointPath(session checkpoint.ID, sequence uint64, id checkpoint.ID) string {
-	return fmt.Sprintf("%s/checkpoints/%020d-%s.json", sessionDir(session), sequence, id)
+	var number [20]byte
+	digits := strconv.AppendUint(number[:0], sequence, 10)
+	b := make([]byte, 0, 128)
+	b = append(append(append(b, "sessions/"...), session.String()...), "/checkpoints/"...)
+	b = append(append(b, "00000000000000000000"[len(digits):]...), digits...)
+	b = append(append(append(b, '-'), id.String()...), ".json"...)
+	return string(b)
 }
 
 func notesPath(session, id checkpoint.ID) string {
@@ -356,26 +364,72 @@ func (s *dirStore) makeDirs(j *sessionJob) error {
 // writeCheckpointFile makes the file under its own name; the journal holds the bytes as
 // long as it may be unfinished. One that is there from before a crash is replaced.
 func (s *dirStore) writeCheckpointFile(f *fileJob) error {
+	var err error
+	if f.p.large != "" {
+		err = s.createWith(f.path, !s.opts.SyncFS, func(file vfs.File) error { return s.copyLarge(file, f.p) })
+	} else {
+		room := bodies.get(f.p.n)
+		defer bodies.put(room)
+		if _, err := f.p.seg.ReadAt(room[:f.p.n], f.p.off); err != nil {
+			return err
+		}
+		err = s.create(f.path, room[:f.p.n], !s.opts.SyncFS)
+	}
+	if !errors.Is(err, syscall.EEXIST) {
+		return err
+	}
 	body, err := s.readPending(f.p)
 	if err != nil {
 		return err
 	}
-	err = s.create(f.path, body, !s.opts.SyncFS)
-	if errors.Is(err, syscall.EEXIST) {
-		return s.replaceFile(f.path, body)
+	return s.replaceFile(f.path, body)
+}
+
+// copyLarge is readPending for a body of its own, piece by piece: no memory holds it whole.
+func (s *dirStore) copyLarge(to vfs.File, p *pending) error {
+	body, err := s.fs.Open(p.large, os.O_RDONLY)
+	if err != nil {
+		return err
 	}
-	return err
+	room := bodies.get(pooledBody)
+	defer bodies.put(room)
+	end := p.n - int64(len(p.tail)+len(lineEnd))
+	size, err := body.Size()
+	if err == nil && size != end {
+		err = &damageError{fmt.Sprintf("%s has %d bytes", p.large, size)}
+	}
+	if err == nil {
+		_, err = to.WriteAt(0, header(p.sum))
+	}
+	for off := int64(checkpointHeader); err == nil && off < end; {
+		piece := room[:min(int64(len(room)), end-off)]
+		if _, err = body.ReadAt(piece, off); err == nil {
+			_, err = to.WriteAt(off, piece)
+		}
+		off += int64(len(piece))
+	}
+	if err == nil {
+		_, err = to.WriteAt(end, p.tail, []byte(lineEnd))
+	}
+	return errors.Join(err, body.Close())
 }
 
 func (s *dirStore) createFile(path string, body []byte) error { return s.create(path, body, true) }
 
 // create makes a new file; one that is not flushed here waits for flushAll.
 func (s *dirStore) create(path string, body []byte, flush bool) error {
+	return s.createWith(path, flush, func(file vfs.File) error {
+		_, err := file.WriteAt(0, body)
+		return err
+	})
+}
+
+func (s *dirStore) createWith(path string, flush bool, write func(vfs.File) error) error {
 	file, err := s.fs.Open(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
 	}
-	_, err = file.WriteAt(0, body)
+	err = write(file)
 	if err == nil && flush {
 		err = file.Sync()
 	}

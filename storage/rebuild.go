@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,21 +27,21 @@ func (s *dirStore) loadRow(j loadJob) (row, []byte, error) {
 		sum := s.damagedSummary(&r, j.l.id) // it writes to r
 		return r, sum, nil
 	}
+	room := bodies.get(j.r.bytes + 1)
+	defer bodies.put(room)
+	if b, ok := s.readExpected(path, room[:j.r.bytes+1]); ok {
+		if sum, err := rowFrom(&r, b, j); err == nil {
+			return r, sum, nil
+		}
+	}
+	// Whatever is not as it should be is looked at again, slowly.
 	b, err := s.readAll(path)
 	problem := ""
 	switch {
 	case err == nil:
-		p, err := verifyCheckpoint(b, r.id, j.l.id, r.sequence)
-		if err == nil && j.r.sum != "" && p.sum != j.r.sum {
-			err = &damageError{"it is not the file that the manifest names"}
-		}
+		sum, err := rowFrom(&r, b, j)
 		if err == nil {
-			r.at, r.bytes = p.at.UnixNano(), uint32(len(b))
-			r.trigger, r.cause = triggerCode(p.trigger), causeCode(p.cause)
-			if p.draft.files {
-				r.flags |= rowFiles
-			}
-			return r, p.summary(), nil
+			return r, sum, nil
 		}
 		problem = err.Error()
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, errStrange):
@@ -53,6 +55,37 @@ func (s *dirStore) loadRow(j loadJob) (row, []byte, error) {
 	r.flags = rowCorrupt
 	sum := s.damagedSummary(&r, j.l.id)
 	return r, sum, s.quarantine(r.id, path, problem, sum)
+}
+
+// rowFrom verifies a body, completes its row and renders its summary, which keeps nothing of b.
+func rowFrom(r *row, b []byte, j loadJob) ([]byte, error) {
+	p, err := verifyCheckpoint(b, r.id, j.l.id, r.sequence)
+	if err == nil && j.r.sum != "" && p.sum != j.r.sum {
+		err = &damageError{"it is not the file that the manifest names"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.at, r.bytes = p.at.UnixNano(), uint32(len(b))
+	r.trigger, r.cause = triggerCode(p.trigger), causeCode(p.cause)
+	if p.draft.files {
+		r.flags |= rowFiles
+	}
+	return p.summary(), nil
+}
+
+// readExpected reads a file that should be one byte shorter than b, with no question asked
+// before: three calls, where readAll needs five.
+func (s *dirStore) readExpected(path string, b []byte) ([]byte, bool) {
+	f, err := s.fs.Open(path, os.O_RDONLY)
+	if err != nil {
+		return nil, false
+	}
+	n, err := f.ReadAt(b, 0)
+	if closeErr := f.Close(); closeErr != nil || !errors.Is(err, io.EOF) || n != len(b)-1 {
+		return nil, false
+	}
+	return b[:n], true
 }
 
 // damagedSummary shows a checkpoint whose file is no longer sound as it was known before,
