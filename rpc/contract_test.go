@@ -2,13 +2,16 @@ package rpc
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 )
 
 // TestEveryMethodOfTheDaemon calls each method that rpc.discover lists, on the real daemon,
-// with a valid and an invalid request, and holds the answers to the schemas.
+// with an invalid and a valid request, and holds the answers to the schemas. The last one
+// stops the daemon.
 func TestEveryMethodOfTheDaemon(t *testing.T) {
 	w := dial(t, daemon(t))
 	raw := parseReply(t, w.ask(call(1, "rpc.discover", "{}"))).Result
@@ -16,17 +19,32 @@ func TestEveryMethodOfTheDaemon(t *testing.T) {
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		t.Fatal(err)
 	}
-	left := map[string]bool{}
-	for _, d := range doc.Methods {
-		left[d.Name] = true
-	}
 	failure, err := doc.Components.Schemas["Error"].Resolve(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	left := map[string]bool{}
+	for _, d := range doc.Methods {
+		left[d.Name] = true
+		for _, bad := range []string{example(examples[d.Name].bad), "[]"} {
+			line := w.raw(t, call(7, d.Name, bad))
+			var r struct{ Error json.RawMessage }
+			if err := json.Unmarshal([]byte(line), &r); err != nil || r.Error == nil {
+				t.Errorf("%s %s: %s, %v", d.Name, bad, line, err)
+				continue
+			}
+			if err := failure.Validate(value(t, string(r.Error))); err != nil {
+				t.Errorf("%s %s: %v", d.Name, bad, err)
+			}
+		}
+	}
+	file := filepath.Join(t.TempDir(), "notes.txt")
+	if err := os.WriteFile(file, []byte("one\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
 	const first, second = "aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"
-	fill := strings.NewReplacer("$S", aSession, "$1", first, "$2", second)
-	var page, subscription string
+	fill := strings.NewReplacer("$S", aSession, "$1", first, "$2", second, "$FILE", file)
+	var page, subscription, triggered string
 	for _, c := range []struct{ method, params string }{
 		{"rpc.discover", `{}`}, {"daemon.info", `{}`}, {"daemon.health", `{}`}, {"daemon.metrics", `{}`}, {"daemon.prometheus", `{}`},
 		{"events.subscribe", `{}`},
@@ -48,9 +66,10 @@ func TestEveryMethodOfTheDaemon(t *testing.T) {
 		{"checkpoint.validate", `{"checkpoint_id":"$1"}`}, {"checkpoint.validate_all", `{}`}, {"checkpoint.validate_all", `{"key":"k"}`},
 		{"checkpoint.fork", `{"checkpoint_id":"$1","name":"fork","key":"f"}`},
 		{"session.attach", `{"key":"f"}`}, {"session.detach", `{"key":"f"}`},
-		{"auto.enable", `{"key":"f","config":{"cron":"@daily","watch":[],"retention":{"keep_recent":5}}}`},
+		{"auto.enable", `{"key":"f","config":{"cron":"@daily","watch":[],"capture":{"files":["$FILE"]},"retention":{"keep_recent":5}}}`},
 		{"auto.get", `{"key":"f"}`},
 		{"auto.trigger", `{"key":"f","cause":"branch_switch","detail":{"a":1},"state":{"y":1}}`},
+		{"checkpoint.file", `{"checkpoint_id":"@MADE","path":"$FILE"}`},
 		{"auto.trigger", `{"key":"f","cause":"tool_call"}`},
 		{"auto.get", `{"key":"f"}`}, {"auto.disable", `{"key":"f"}`}, {"auto.get", `{"key":"f"}`},
 		{"daemon.sync", `{}`}, {"daemon.health", `{"validate":true}`},
@@ -59,9 +78,9 @@ func TestEveryMethodOfTheDaemon(t *testing.T) {
 		{"checkpoint.delete", `{"checkpoint_id":"$1"}`},
 		{"session.close", `{"key":"k"}`}, {"session.reopen", `{"key":"k"}`}, {"session.get", `{"key":"k"}`}, {"session.list", `{}`},
 		{"session.delete", `{"key":"f"}`}, {"events.unsubscribe", `{"subscription_id":"@SUB"}`},
-		{"daemon.reload", `{}`},
+		{"daemon.reload", `{}`}, {"daemon.shutdown", `{}`},
 	} {
-		params := strings.NewReplacer("$PAGE", page, "@SUB", subscription).Replace(fill.Replace(c.params))
+		params := strings.NewReplacer("$PAGE", page, "@SUB", subscription, "@MADE", triggered).Replace(fill.Replace(c.params))
 		r := w.reply(t, call(7, c.method, params))
 		delete(left, c.method)
 		if r.Error != nil {
@@ -78,28 +97,26 @@ func TestEveryMethodOfTheDaemon(t *testing.T) {
 				t.Fatal(err)
 			}
 			subscription = s.SubscriptionID
+		case "auto.trigger":
+			var made AutoTriggerResult
+			if err := json.Unmarshal(r.Result, &made); err != nil {
+				t.Fatal(err)
+			}
+			triggered = made.CheckpointID.String()
+		case "checkpoint.file":
+			if !strings.Contains(string(r.Result), `"mode":"0640","bytes":4,`) || !strings.Contains(string(r.Result), `"content":"one\n"`) {
+				t.Errorf("the file came back as %s", r.Result)
+			}
+			if r := w.reply(t, call(7, c.method, fill.Replace(`{"checkpoint_id":"$2","path":"/none"}`))); r.Error == nil || r.Error.Code != -32001 {
+				t.Errorf("checkpoint.file of none: %+v", r)
+			}
 		}
 	}
-	delete(left, "checkpoint.file")
-	delete(left, "daemon.shutdown")
 	for name := range left {
 		t.Errorf("%s was not called", name)
 	}
-	for _, d := range doc.Methods {
-		for _, bad := range []string{example(examples[d.Name].bad), "[]"} {
-			line := w.raw(t, call(7, d.Name, bad))
-			var r struct{ Error json.RawMessage }
-			if err := json.Unmarshal([]byte(line), &r); err != nil || r.Error == nil {
-				t.Errorf("%s %s: %s, %v", d.Name, bad, line, err)
-				continue
-			}
-			if err := failure.Validate(value(t, string(r.Error))); err != nil {
-				t.Errorf("%s %s: %v", d.Name, bad, err)
-			}
-		}
-	}
-	if r := w.reply(t, call(7, "checkpoint.file", fill.Replace(`{"checkpoint_id":"$2","path":"/none"}`))); r.Error == nil || r.Error.Code != -32001 {
-		t.Errorf("checkpoint.file of none: %+v", r)
+	if rest := w.lines(); len(rest) > 0 {
+		t.Errorf("after its end came %q", rest)
 	}
 }
 

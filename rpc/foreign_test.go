@@ -82,7 +82,7 @@ func daemon(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) { // a test may have stopped it
 			t.Error(err)
 		}
 		if err := cmd.Wait(); err != nil {
