@@ -10,6 +10,7 @@ import (
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
 	"github.com/forge-cpd/forge-cpd/rpc"
+	"github.com/forge-cpd/forge-cpd/storage"
 )
 
 // agent is the connection that said it is a session's agent.
@@ -98,10 +99,14 @@ func (s *service) Disconnected(peer rpc.Peer) {
 	}
 }
 
-// takeUnsaved checkpoints a put state that differs from the newest checkpoint's.
+// takeUnsaved checkpoints a put state that differs from the newest checkpoint's. A session
+// that was closed has had its agent's last word.
 func (s *service) takeUnsaved(ctx context.Context, id checkpoint.ID, message string) {
 	state, rev, ok, err := s.pending.peek(id)
 	if err == nil && !ok {
+		return
+	}
+	if sess, gone := s.store.Session(ctx, storage.Ref{ID: id}); gone != nil || sess.Status == checkpoint.Closed {
 		return
 	}
 	if err == nil {
@@ -122,7 +127,7 @@ func (s *service) takeUnsaved(ctx context.Context, id checkpoint.ID, message str
 	})
 	switch {
 	case errors.Is(err, checkpoint.ErrInvalidState), errors.Is(err, checkpoint.ErrNotFound):
-		// The session was closed or deleted: its agent has had its last word.
+		// It was closed or deleted meanwhile.
 	case err != nil:
 		s.log.ErrorContext(ctx, "the last state of an agent was not saved", "session", id, "err", err)
 	case out.Skipped == "":

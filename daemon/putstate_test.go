@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -87,5 +88,19 @@ func TestPendingMemoryIsBounded(t *testing.T) {
 	}
 	if p.by[id].file == "" {
 		t.Fatal("a state over the bound stayed in memory")
+	}
+}
+
+// What a closed session's agent put and did not keep is no failure when the daemon stops.
+func TestAClosedSessionsPutStateIsLeft(t *testing.T) {
+	d := start(t, memoryOptions(t))
+	p := d.dial()
+	s := p.session(obj{})
+	p.call("session.attach", obj{"session_id": s.ID}, nil)
+	p.call("session.put_state", obj{"session_id": s.ID, "state": 1}, nil)
+	p.call("session.close", obj{"session_id": s.ID}, nil)
+	d.end()
+	if log := d.log.String(); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") {
+		t.Error(log)
 	}
 }

@@ -120,11 +120,13 @@ func script(t *testing.T, name string, args ...string) string {
 func TestForeignClients(t *testing.T) {
 	socket := daemon(t)
 	const clients = "testdata/clients/"
-	for _, name := range []string{"jayson", "json-rpc-2.0", "vscode-jsonrpc"} {
+	for name, pkg := range map[string]string{
+		"jayson": "jayson", "json-rpc-2.0": "json-rpc-2.0", "vscode-jsonrpc": "vscode-jsonrpc", "openrpc": "@open-rpc/meta-schema",
+	} {
 		t.Run(name, func(t *testing.T) {
 			node := program(t, "node", "nodejs")
-			if _, err := os.Stat(clients + "node_modules/" + name); err != nil {
-				absent(t, "npm package "+name+" is not there: run npm ci in rpc/"+clients)
+			if _, err := os.Stat(clients + "node_modules/" + pkg); err != nil {
+				absent(t, "npm package "+pkg+" is not there: run npm ci in rpc/"+clients)
 			}
 			if out := script(t, node, clients+name+".cjs", socket); out != "ok\n" {
 				t.Errorf("got %s", out)

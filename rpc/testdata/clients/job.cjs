@@ -1,5 +1,8 @@
 // What each client does: make a session, keep a state, list, restore, meet an error.
 const assert = require("node:assert");
+const net = require("node:net");
+const readline = require("node:readline");
+const { JSONRPCClient } = require("json-rpc-2.0");
 
 const state = { turn: 3, text: "zwölf Boxkämpfer \u{1f600}", list: [1, 2.5, null] };
 
@@ -18,4 +21,12 @@ async function check(call) {
   return session.id;
 }
 
-module.exports = { check, state };
+// connect is npm json-rpc-2.0, which leaves the transport to its user: a line each way.
+function connect(path) {
+  const socket = net.connect(path);
+  const client = new JSONRPCClient((request) => socket.write(JSON.stringify(request) + "\n"));
+  readline.createInterface({ input: socket }).on("line", (line) => client.receive(JSON.parse(line)));
+  return { call: (method, params) => client.request(method, params) };
+}
+
+module.exports = { check, connect, state };
