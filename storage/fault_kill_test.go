@@ -1,9 +1,11 @@
 package storage_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -68,6 +70,17 @@ func peaceful(mem *vfs.Mem, w *world) (string, error) {
 	return d, err
 }
 
+// journalText is the journal of a store as it was found, to tell by what a recovery did.
+func journalText(mem *vfs.Mem) string {
+	var b strings.Builder
+	for _, path := range vfstest.Files(mem, "journal") {
+		content := vfstest.ReadFile(mem, path)
+		text := bytes.TrimRight(content, "\x00")
+		fmt.Fprintf(&b, "%s: %d bytes and %d zeros\n%q\n", path, len(text), len(content)-len(text), text)
+	}
+	return b.String()
+}
+
 func same(f vfs.FS) vfs.FS { return f }
 
 func TestFaultDiesAtEveryCall(t *testing.T) {
@@ -88,7 +101,7 @@ func TestFaultDiesAtEveryCall(t *testing.T) {
 				}
 				k, err := recoverKilled(left, w, again)
 				if err != nil {
-					t.Fatalf("killed at call %d: %v", n, err)
+					t.Fatalf("killed at call %d: %v\n%s", n, err, journalText(left))
 				}
 				mu.Lock()
 				deaths++

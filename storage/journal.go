@@ -85,8 +85,9 @@ type journal struct {
 	path    string // of the newest segment, also when it is gone
 	marked  uint64 // the newest number that the markers knew when the store was opened
 	ceiling uint64
-	markers [][2]uint64 // those that are there: number and ceiling
-	filled  int64       // zeros are written up to here
+	markers [][2]uint64          // those that are there: number and ceiling
+	pairs   map[[2]uint64]string // their extensions when the store was opened
+	filled  int64                // zeros are written up to here
 }
 
 // A flush of bytes that were there as zeros is one write to the disk; one that moves the

@@ -42,6 +42,16 @@ func (s *dirStore) quarantine(id checkpoint.ID, from, problem string, summary []
 	return nil
 }
 
+// noteGone keeps a note of a file that was gone.
+func (s *dirStore) noteGone(from string) error {
+	note := record{Type: recQuarantine, Path: from, Problem: "the file is gone", At: s.opts.Now().UTC()}
+	if err := s.writeNote(fmt.Sprintf("quarantine/%s-%s", checkpoint.NewID(), path.Base(from)), note); err != nil {
+		return s.unlessReadOnly(note, err)
+	}
+	s.remember(note)
+	return nil
+}
+
 // quarantineCopy keeps the bytes of a file that stays in use.
 func (s *dirStore) quarantineCopy(from string, b []byte, problem string) error {
 	name := fmt.Sprintf("quarantine/%s-%s", checkpoint.NewID(), path.Base(from))

@@ -17,6 +17,9 @@ func (s *dirStore) recover() error {
 	if err := s.loadQuarantine(); err != nil {
 		return err
 	}
+	if err := s.noteLock(); err != nil {
+		return err
+	}
 	if err := s.readHead(); err != nil {
 		return err
 	}
@@ -25,6 +28,9 @@ func (s *dirStore) recover() error {
 		return s.storageError("reading the journal", err)
 	}
 	if err := s.checkChain(reads); err != nil {
+		return err
+	}
+	if err := s.checkMarkers(reads); err != nil {
 		return err
 	}
 	if err := s.openEvents(reads); err != nil {
@@ -77,7 +83,7 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 	}
 	j := &s.journal
 	var segs []*segment
-	marks := map[[2]uint64]int{}
+	marks := map[[2]uint64]string{}
 	for _, e := range entries {
 		number, ceiling, ext, ok := parseSegmentName(e.Name)
 		if !ok {
@@ -87,10 +93,11 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 		if ext == "jsonl" {
 			segs = append(segs, &segment{number: number, ceiling: ceiling, path: "journal/" + e.Name})
 		} else {
-			marks[[2]uint64{number, ceiling}]++
+			marks[[2]uint64{number, ceiling}] += ext
 		}
 	}
 	marked := map[uint64]bool{}
+	j.pairs = marks
 	for m := range marks {
 		j.markers = append(j.markers, m)
 		marked[m[0]] = true

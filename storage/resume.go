@@ -93,6 +93,49 @@ func (s *dirStore) checkChain(reads []*segmentRead) error {
 	return nil
 }
 
+// checkMarkers makes one of the newest pair again that is gone. That is damage unless the
+// pair was just being made: both are durable before a group of their segment is, and go
+// after those of another ceiling are.
+func (s *dirStore) checkMarkers(reads []*segmentRead) error {
+	j := &s.journal
+	made, used := false, j.marked <= s.headState.Segment
+	for _, r := range reads {
+		made = made || r.seg.number == j.marked
+		used = used || r.seg.number == j.marked && len(r.entries) > 0
+	}
+	var single []string
+	for m, ext := range j.pairs {
+		names := markerNames(m[0], m[1])
+		switch {
+		case m[0] != j.marked:
+		case len(ext) > 1:
+			return nil
+		case ext == "a":
+			single = append(single, names[1])
+		default:
+			single = append(single, names[0])
+		}
+	}
+	if !made && !used {
+		return nil
+	}
+	for _, path := range single {
+		if used {
+			if err := s.missing(path); err != nil {
+				return err
+			}
+		}
+		err := s.createFile(path, nil)
+		if err == nil {
+			err = s.fs.SyncDir("journal")
+		}
+		if err != nil && !errors.Is(err, syscall.EROFS) {
+			return s.storageError("making "+path+" again", err)
+		}
+	}
+	return nil
+}
+
 // missing notes a file that is gone, once.
 func (s *dirStore) missing(path string) error {
 	for _, p := range s.problems {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -61,6 +60,8 @@ type dirStore struct {
 	loaded          chan struct{} // closed when every row is known; nil: they were from the start
 	headState       record        // events/head.json as it stands
 	lockText        string        // what this process wrote into LOCK; "" when it could not
+	lockFound       []byte        // what LOCK held before
+	lockProblem     string        // and what was wrong with that
 	headLost        bool          // it was found damaged or gone
 	eventFile       eventFile
 	eventsBeyond    bool // it may go on after what head.json says of it; a round was cut there
@@ -143,6 +144,9 @@ func open(_ context.Context, opts Options) (_ *dirStore, err error) {
 	if err := s.takeLock(); err != nil {
 		return nil, err
 	}
+	if err := s.signLock(); err != nil {
+		return nil, err
+	}
 	if err := s.checkFormat(); err != nil {
 		return nil, err
 	}
@@ -182,33 +186,6 @@ func (s *dirStore) checkFS() error {
 	if name, bad := networkFS[info.Type&0xffffffff]; bad && !s.opts.AllowNetworkFS {
 		return checkpoint.Errorf(checkpoint.KindStorage,
 			"the data directory %s is on %s, where locks and flushes do not hold: use a local disk, or set storage.allow_network_fs", s.opts.Dir, name)
-	}
-	return nil
-}
-
-func (s *dirStore) takeLock() error {
-	f, err := s.fs.Lock("LOCK")
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		holder := ""
-		if b, err := s.readAll("LOCK"); err == nil && len(b) > 0 && len(b) < 32 {
-			holder = " (process " + strings.TrimSpace(string(b)) + ")"
-		}
-		return &checkpoint.Error{
-			Kind: checkpoint.KindInvalidState, Err: ErrLocked, Retry: true,
-			Message: fmt.Sprintf("another daemon%s holds the store %s; stop it first, or use it", holder, s.opts.Dir),
-		}
-	}
-	if err != nil {
-		return s.storageError("locking the store", err)
-	}
-	s.lock = f
-	pid := fmt.Sprintf("%d\n", os.Getpid())
-	if _, err := f.WriteAt(0, []byte(pid)); err == nil {
-		err = f.Truncate(int64(len(pid)))
-		if err != nil {
-			return s.storageError("writing LOCK", err)
-		}
-		s.lockText = pid
 	}
 	return nil
 }
@@ -313,6 +290,8 @@ func (s *dirStore) storageError(doing string, err error) error {
 	return out
 }
 
+const reservePath = "tmp/reserve"
+
 func (s *dirStore) releaseReserve() bool {
 	s.stateMu.Lock()
 	defer s.stateMu.Unlock()
@@ -320,7 +299,7 @@ func (s *dirStore) releaseReserve() bool {
 		return false
 	}
 	s.reserved = false
-	if err := s.fs.Remove("tmp/reserve"); err != nil {
+	if err := s.fs.Remove(reservePath); err != nil {
 		s.opts.Logger.Warn("the reserve cannot be let go", "error", err)
 		return false
 	}
@@ -333,14 +312,13 @@ func (s *dirStore) takeReserve() {
 	if s.reserved || s.opts.ReserveBytes <= 0 {
 		return
 	}
-	const path = "tmp/reserve"
-	f, err := s.fs.Open(path, os.O_WRONLY|os.O_CREATE)
+	f, err := s.fs.Open(reservePath, os.O_WRONLY|os.O_CREATE)
 	if err != nil {
 		return // a full disk has none; it is tried again
 	}
 	err = f.Reserve(s.opts.ReserveBytes)
 	if s.reserved = errors.Join(err, f.Close()) == nil; !s.reserved {
-		_ = s.fs.Remove(path) // room that is not there is not held
+		_ = s.fs.Remove(reservePath) // room that is not there is not held
 	}
 }
 
@@ -486,9 +464,7 @@ func (s *dirStore) release() error {
 	if s.log.rows != nil {
 		errs = append(errs, s.log.rows.Close())
 	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
+	errs = append(errs, s.unlock())
 	if s.opts.FS == nil && s.fs != nil {
 		errs = append(errs, s.fs.Close())
 	}

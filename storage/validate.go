@@ -251,6 +251,9 @@ func (a *audit) store(ctx context.Context) error {
 			a.problem(checkpoint.ID{}, "LOCK", "it is not what was written: nothing is lost, a restart writes it anew")
 		}
 	}
+	if err := a.reserve(); err != nil {
+		return err
+	}
 	if err := a.events(); err != nil {
 		return err
 	}
@@ -269,6 +272,21 @@ func (a *audit) store(ctx context.Context) error {
 		a.problem(checkpoint.ID{}, d.Path, d.Problem)
 	}
 	return nil
+}
+
+// reserve checks that what is held back is room and nothing else; it is neither taken nor
+// let go meanwhile.
+func (a *audit) reserve() error {
+	a.s.stateMu.Lock()
+	defer a.s.stateMu.Unlock()
+	if !a.s.reserved {
+		return nil
+	}
+	b, err := a.read(reservePath)
+	if len(b) > 0 {
+		a.problem(checkpoint.ID{}, reservePath, "something was written to it: nothing is lost, a restart makes it anew")
+	}
+	return err
 }
 
 func (a *audit) events() error {
