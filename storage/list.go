@@ -2,147 +2,18 @@ package storage
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
-	"hash/crc32"
-	"io"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
 )
-
-// summaryRef is a row's summary, to be read without the lock.
-type summaryRef struct {
-	id       checkpoint.ID
-	file     *sumFile
-	off      int64
-	sequence uint64
-	open     []byte // without the counts and the closing brace; nil after loading: it was deleted meanwhile
-	n        uint32
-	check    uint32
-	notes    uint16
-	corrupt  bool
-	ended    bool // plainEnd follows open
-}
-
-// summaryRef is called with the lock held.
-func (s *dirStore) summaryRef(id rowID) summaryRef {
-	r := s.index.row(id)
-	ref := summaryRef{
-		id: r.id, file: s.log.sums, off: r.sumOff, n: r.sumLen, check: r.sumCheck, sequence: r.sequence, notes: r.notes,
-		corrupt: r.flags&rowCorrupt != 0,
-	}
-	if r.sumLen == 0 {
-		if p := s.index.pending[id]; p != nil {
-			ref.open = p.summary
-		}
-	}
-	return ref
-}
-
-// loadSummaries reads what is not in memory, neighbours in one go. What the index does not
-// hold, or not as it was written, is read from the body and put back.
-func (s *dirStore) loadSummaries(refs []summaryRef) error {
-	const gap = 64 << 10
-	order := make([]*summaryRef, 0, len(refs))
-	var heal []*summaryRef
-	for i := range refs {
-		switch r := &refs[i]; {
-		case r.open != nil:
-		case r.n == 0:
-			heal = append(heal, r)
-		default:
-			order = append(order, r)
-		}
-	}
-	slices.SortFunc(order, func(a, b *summaryRef) int { return cmp.Compare(a.off, b.off) })
-	for len(order) > 0 {
-		n, end := 1, order[0].end()
-		for n < len(order) && order[n].off < end+gap && order[n].off-order[0].off < 4<<20 {
-			end = max(end, order[n].end())
-			n++
-		}
-		b := make([]byte, end-order[0].off)
-		got, err := order[0].file.ReadAt(b, order[0].off)
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errRetired) && !errors.Is(err, syscall.EIO) {
-			return s.storageError("reading the index", err)
-		}
-		for _, r := range order[:n] {
-			from, to := int(r.off-order[0].off), int(r.end()-order[0].off)
-			if to > got || crc32.Checksum(b[from:to], castagnoli) != r.check {
-				heal = append(heal, r)
-				continue
-			}
-			r.open, r.ended = b[from:from+int(r.n):to], true
-		}
-		order = order[n:]
-	}
-	return s.healSummaries(heal)
-}
-
-func (s *dirStore) healSummaries(refs []*summaryRef) error {
-	if len(refs) == 0 {
-		return nil
-	}
-	list := make([]built, len(refs))
-	err := parallel(len(refs), s.opts.PublishWorkers, func(i int) error {
-		r := refs[i]
-		l, err := s.find(r.id)
-		if err != nil {
-			return nil // deleted meanwhile
-		}
-		if l.p != nil {
-			r.open = l.p.summary
-			return nil
-		}
-		job := loadJob{l: &sessionLoad{id: l.session}, r: listed{id: l.id, number: l.sequence, bytes: l.bytes}}
-		row, sum, err := s.loadRow(job)
-		if err != nil {
-			if _, gone := s.find(r.id); gone != nil {
-				return nil
-			}
-			return s.storageError("reading a checkpoint for the index", err)
-		}
-		list[i] = built{job, row, sum}
-		r.open, r.corrupt = sum, row.flags&rowCorrupt != 0
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	list = slices.DeleteFunc(list, func(b built) bool { return b.sum == nil })
-	if err := s.learn(list); err != nil {
-		s.opts.Logger.Warn("the index cannot be mended", "error", err)
-	}
-	return nil
-}
-
-// end is where the index's bytes of the summary end.
-func (r *summaryRef) end() int64 { return r.off + int64(r.n) + int64(len(plainEnd)) }
-
-func (r *summaryRef) render() []byte {
-	if r.ended && r.notes == 0 && !r.corrupt {
-		return r.open[:len(r.open)+len(plainEnd)]
-	}
-	return closeSummary(make([]byte, 0, len(r.open)+64), r.open, int(r.notes), r.corrupt)
-}
-
-func (r *summaryRef) decode() (checkpoint.Summary, error) {
-	sum, err := decodeSummary(r.render())
-	if err != nil {
-		return sum, checkpoint.Errorf(checkpoint.KindInternal, "the index holds a damaged summary: remove index/ and start again: %w", err)
-	}
-	return sum, nil
-}
 
 func (s *dirStore) Summary(_ context.Context, id checkpoint.ID) (checkpoint.Summary, error) {
 	l, err := s.find(id)

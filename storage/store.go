@@ -55,6 +55,7 @@ type dirStore struct {
 	recent          []eventLine
 	eventsChanged   chan struct{}
 	log             rowLog
+	sums            sumCache
 	replaying       bool
 	unread          *rebuild
 	loaded          chan struct{} // closed when every row is known; nil: they were from the start
