@@ -238,7 +238,7 @@ func exportParts(h *harness) {
 	h.equal("one session", count(storage.ExportQuery{SessionID: made[0].SessionID}), 2)
 	h.equal("one owner", count(storage.ExportQuery{Owner: ptr(uint32(3))}), 2)
 	h.equal("newer", count(storage.ExportQuery{Cursor: storage.ExportAfter(made[1].Sequence)}), 2)
-	h.equal("newer, in small pages", count(storage.ExportQuery{Cursor: storage.ExportAfter(made[1].Sequence), MaxBytes: 1600}), 2)
+	h.equal("newer, in small pages", count(storage.ExportQuery{Cursor: storage.ExportAfter(made[1].Sequence), MaxBytes: 9 << 10}), 2)
 	for _, cursor := range []string{"after:", "after:-1", "after:x", "x", "c", "YzAuMC4wLjA"} { // the last: c0.0.0.0
 		_, err := h.s.Export(h.Context(), storage.ExportQuery{Cursor: cursor})
 		h.want(err, checkpoint.ErrInvalidParams)
