@@ -177,12 +177,17 @@ func (d *testDaemon) dial() *peer {
 }
 
 func (d *testDaemon) peerOn(c net.Conn) *peer {
-	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		d.t.Fatal(err)
-	}
 	p := &peer{t: d.t, c: c.(*net.UnixConn), r: bufio.NewReader(c)}
 	d.t.Cleanup(func() { p.c.Close() })
+	p.hangs()
 	return p
+}
+
+// hangs lets what follows take its time, but not for ever.
+func (p *peer) hangs() {
+	if err := p.c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 func (p *peer) send(method string, params any) string {
@@ -198,6 +203,7 @@ func (p *peer) send(method string, params any) string {
 
 func (p *peer) write(b []byte) {
 	p.t.Helper()
+	p.hangs()
 	if _, err := p.c.Write(append(b, '\n')); err != nil {
 		p.t.Fatal(err)
 	}
@@ -205,6 +211,7 @@ func (p *peer) write(b []byte) {
 
 func (p *peer) read() message {
 	p.t.Helper()
+	p.hangs()
 	line, err := p.r.ReadBytes('\n')
 	if err != nil {
 		p.t.Fatalf("reading: %v", err)
@@ -246,6 +253,34 @@ func (p *peer) call(method string, params, result any) {
 	if err := p.try(method, params, result); err != nil {
 		p.t.Fatalf("%s: %v", method, err)
 	}
+}
+
+// pipelined sends requests without waiting and returns their results in that order.
+func (p *peer) pipelined(method string, params []obj) []json.RawMessage {
+	p.t.Helper()
+	sent := make(chan error, 1)
+	go func() {
+		w := bufio.NewWriter(p.c)
+		enc := json.NewEncoder(w)
+		var err error
+		for i := 0; i < len(params) && err == nil; i++ {
+			err = enc.Encode(obj{"jsonrpc": "2.0", "id": i, "method": method, "params": params[i]})
+		}
+		sent <- errors.Join(err, w.Flush())
+	}()
+	results := make([]json.RawMessage, len(params))
+	for range params {
+		m := p.read()
+		var i int
+		if err := json.Unmarshal(m.ID, &i); err != nil || m.Error != nil {
+			p.t.Fatalf("%s: id %s, %v", method, m.ID, m.Error)
+		}
+		results[i] = m.Result
+	}
+	if err := <-sent; err != nil {
+		p.t.Fatal(err)
+	}
+	return results
 }
 
 // refused expects an error of a kind.

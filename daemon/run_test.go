@@ -77,33 +77,17 @@ func TestPipelinedCreatesRise(t *testing.T) {
 	d := start(t, directoryOptions(t))
 	p := d.dial()
 	s := p.session(obj{})
-	const n = 1000
-	go func() {
-		for i := range n {
-			b, _ := json.Marshal(obj{"jsonrpc": "2.0", "id": i, "method": "checkpoint.create", "params": obj{"session_id": s.ID, "message": fmt.Sprint(i), "state": i}})
-			if _, err := p.c.Write(append(b, '\n')); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	}()
-	seqs := make([]uint64, n)
-	for range n {
-		m := p.read()
-		if m.Error != nil {
-			t.Fatal(m.Error)
-		}
-		var id int
-		var r checkpoint.Receipt
-		if json.Unmarshal(m.ID, &id) != nil || json.Unmarshal(m.Result, &r) != nil {
-			t.Fatalf("%s %s", m.ID, m.Result)
-		}
-		seqs[id] = r.Sequence
+	creates := make([]obj, 1000)
+	for i := range creates {
+		creates[i] = obj{"session_id": s.ID, "message": fmt.Sprint(i), "state": i}
 	}
-	for i := 1; i < n; i++ {
-		if seqs[i] <= seqs[i-1] {
-			t.Fatalf("request %d got number %d, the one before it %d", i, seqs[i], seqs[i-1])
+	var last uint64
+	for i, raw := range p.pipelined("checkpoint.create", creates) {
+		var r checkpoint.Receipt
+		if err := json.Unmarshal(raw, &r); err != nil || r.Sequence <= last {
+			t.Fatalf("request %d got number %d, the one before it %d: %v", i, r.Sequence, last, err)
 		}
+		last = r.Sequence
 	}
 }
 
