@@ -304,7 +304,7 @@ func (w *world) sound(s storage.Store) error {
 	if err != nil {
 		return err
 	}
-	if r.Invalid > 0 || r.Skipped > 0 {
+	if r.Invalid > 0 || r.Skipped > 0 || len(r.Problems) > 0 {
 		return fmt.Errorf("damaged: %+v", r)
 	}
 	highest := w.highest

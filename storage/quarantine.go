@@ -11,9 +11,13 @@ import (
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 )
 
+func quarantineName(from string) string {
+	return fmt.Sprintf("quarantine/%s-%s", checkpoint.NewID(), path.Base(from))
+}
+
 // quarantine moves a damaged file out of the way and keeps a note of why. It may be gone.
 func (s *dirStore) quarantine(id checkpoint.ID, from, problem string, summary []byte) error {
-	name := fmt.Sprintf("quarantine/%s-%s", checkpoint.NewID(), path.Base(from))
+	name := quarantineName(from)
 	note := record{Type: recQuarantine, CheckpointID: id, Path: from, Problem: problem, At: s.opts.Now().UTC()}
 	if summary != nil {
 		note.Summary = json.RawMessage(append(append([]byte(nil), summary...), '}'))
@@ -45,7 +49,7 @@ func (s *dirStore) quarantine(id checkpoint.ID, from, problem string, summary []
 // noteGone keeps a note of a file that was gone.
 func (s *dirStore) noteGone(from string) error {
 	note := record{Type: recQuarantine, Path: from, Problem: "the file is gone", At: s.opts.Now().UTC()}
-	if err := s.writeNote(fmt.Sprintf("quarantine/%s-%s", checkpoint.NewID(), path.Base(from)), note); err != nil {
+	if err := s.writeNote(quarantineName(from), note); err != nil {
 		return s.unlessReadOnly(note, err)
 	}
 	s.remember(note)
@@ -54,7 +58,7 @@ func (s *dirStore) noteGone(from string) error {
 
 // quarantineCopy keeps the bytes of a file that stays in use.
 func (s *dirStore) quarantineCopy(from string, b []byte, problem string) error {
-	name := fmt.Sprintf("quarantine/%s-%s", checkpoint.NewID(), path.Base(from))
+	name := quarantineName(from)
 	note := record{
 		Type: recQuarantine, Path: from, Problem: problem, At: s.opts.Now().UTC(), File: name, Bytes: int64(len(b)), Sum: hexSum(b),
 	}

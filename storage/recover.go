@@ -89,7 +89,7 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 		if !ok {
 			continue
 		}
-		j.number, j.ceiling = max(j.number, number), max(j.ceiling, ceiling)
+		j.ceiling = max(j.ceiling, ceiling)
 		if ext == "jsonl" {
 			segs = append(segs, &segment{number: number, ceiling: ceiling, path: "journal/" + e.Name})
 		} else {
@@ -103,6 +103,7 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 		marked[m[0]] = true
 		j.marked = max(j.marked, m[0])
 	}
+	j.number = j.marked
 	s.sequence = j.ceiling
 	s.given = ranges{{0, j.ceiling}}
 	sortSegments(segs)
@@ -115,12 +116,12 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 		if r.first.Type == "" && r.problem == "" {
 			if !marked[g.number] { // it was being made: nothing in it was acknowledged
 				s.dropUnbegun(g)
-				continue
+				continue // and its number is the next one's: one that is left out is one that is lost
 			}
 			r.problem, r.tail = "it has no first line", nil
 		}
 		j.group = max(j.group, r.lastGrp+1)
-		j.last, j.path = r.last, g.path
+		j.last, j.path, j.number = r.last, g.path, max(j.number, g.number)
 		reads = append(reads, r)
 	}
 	return reads, nil

@@ -78,7 +78,7 @@ func (s *dirStore) checkChain(reads []*segmentRead) error {
 			continue
 		}
 		path := r.first.File // of the one before
-		if path == "" {
+		if path == "" || i > 0 && path == reads[i-1].seg.path {
 			path = fmt.Sprintf("journal/%020d", r.seg.number-1)
 		}
 		if err := s.missing(path); err != nil {
@@ -136,14 +136,22 @@ func (s *dirStore) checkMarkers(reads []*segmentRead) error {
 	return nil
 }
 
-// missing notes a file that is gone, once.
+// missing notes a file that is gone, once. It moves nothing: what bears the name after all
+// may be in use.
 func (s *dirStore) missing(path string) error {
 	for _, p := range s.problems {
 		if p.Path == path {
 			return nil
 		}
 	}
-	if err := s.quarantine(checkpoint.ID{}, path, "the file is gone", nil); err != nil {
+	note := record{Type: recQuarantine, Path: path, Problem: "the file is gone", At: s.opts.Now().UTC()}
+	err := s.writeNote(quarantineName(path), note)
+	if err == nil {
+		s.remember(note)
+	} else {
+		err = s.unlessReadOnly(note, err)
+	}
+	if err != nil {
 		return s.storageError("noting that "+path+" is gone", err)
 	}
 	return nil

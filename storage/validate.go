@@ -198,6 +198,15 @@ func pinned(m []byte, meta *record) string {
 	return ""
 }
 
+// goes says that a deletion which is not published yet will remove a checkpoint's file.
+// The store's lock is held.
+func (s *dirStore) goes(id checkpoint.ID, number uint64) bool {
+	return slices.ContainsFunc(s.items, func(it item) bool {
+		i := slices.Index(it.rec.IDs, id)
+		return it.rec.Type == recDelete && i >= 0 && it.rec.Numbers[i] == number
+	})
+}
+
 // contents checks annotations, and that no file is there that the manifest does not know.
 func (a *audit) contents(id checkpoint.ID, m *manifestState) error {
 	s, dir := a.s, sessionDir(id)
@@ -224,6 +233,7 @@ func (a *audit) contents(id checkpoint.ID, m *manifestState) error {
 		if r, there := m.added[cp]; !ok || !there || r.number != number {
 			s.mu.RLock()
 			_, pending := s.index.byID[cp]
+			pending = pending || s.goes(cp, number)
 			s.mu.RUnlock()
 			if !pending {
 				a.problem(checkpoint.ID{}, path, "the manifest does not know this file")

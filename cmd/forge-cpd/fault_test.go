@@ -308,12 +308,12 @@ func (r *rig) sound() error {
 	}
 	var report struct {
 		Invalid  int
-		Problems json.RawMessage
+		Problems []json.RawMessage
 	}
 	if err := json.Unmarshal(raw, &report); err != nil {
 		return err
 	}
-	if report.Invalid > 0 {
+	if report.Invalid > 0 || len(report.Problems) > 0 {
 		return fmt.Errorf("%s", raw)
 	}
 	return nil
