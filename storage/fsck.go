@@ -3,9 +3,11 @@ package storage
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
@@ -18,10 +20,17 @@ func Fsck(ctx context.Context, opts Options, repair bool) (Report, error) {
 	fsys := opts.FS
 	if fsys == nil {
 		var err error
-		if fsys, err = vfs.OS(opts.Dir); err != nil {
+		if fsys, err = vfs.OS(opts.Dir); errors.Is(err, fs.ErrNotExist) {
 			return Report{}, checkpoint.Errorf(checkpoint.KindNotFound, "there is no store in %s: %w", opts.Dir, err)
+		} else if err != nil {
+			return Report{}, checkpoint.Errorf(checkpoint.KindStorage, "the store cannot be opened: %w: make it readable, or name another with --data-dir", err)
 		}
 		defer fsys.Close() // nothing was written through it that is not flushed
+	}
+	if there, err := holdsStore(fsys); err != nil {
+		return Report{}, checkpoint.Errorf(checkpoint.KindStorage, "looking for a store in %s: %w", opts.Dir, err)
+	} else if !there {
+		return Report{}, checkpoint.Errorf(checkpoint.KindNotFound, "there is no store in %s: name its directory with --data-dir", opts.Dir)
 	}
 	var format []Problem
 	if repair {
@@ -43,6 +52,7 @@ func Fsck(ctx context.Context, opts Options, repair bool) (Report, error) {
 	if err == nil && repair {
 		err = s.mend(report.Problems)
 	}
+	report.Newest = s.newest()
 	known := map[string]bool{}
 	for _, p := range s.knownBefore {
 		known[p.Path] = true
@@ -59,6 +69,33 @@ func Fsck(ctx context.Context, opts Options, repair bool) (Report, error) {
 		err = closeErr
 	}
 	return report, err
+}
+
+// holdsStore tells a store, even a damaged one, from any other directory.
+func holdsStore(fsys vfs.FS) (bool, error) {
+	for _, name := range []string{"FORMAT", "sessions", "journal"} {
+		switch _, err := fsys.Lstat(name); {
+		case err == nil:
+			return true, nil
+		case !errors.Is(err, syscall.ENOENT):
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// newest is the latest time of any checkpoint.
+func (s *dirStore) newest() (at time.Time) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, sess := range s.index.bySess {
+		for _, r := range sess.rows {
+			if t := time.Unix(0, s.index.row(r).at); t.After(at) {
+				at = t
+			}
+		}
+	}
+	return at
 }
 
 // mendFormat writes FORMAT anew when it is damaged and not of a newer version.
@@ -127,7 +164,11 @@ func (r readOnly) Open(path string, flag int) (vfs.File, error) {
 	return r.FS.Open(path, flag)
 }
 
+// Lock makes no file: where LOCK is not there, no daemon holds it either.
 func (r readOnly) Lock(path string) (vfs.File, error) {
+	if _, err := r.FS.Lstat(path); errors.Is(err, syscall.ENOENT) {
+		return noLock{}, nil
+	}
 	f, err := r.FS.Lock(path)
 	if err != nil {
 		return nil, err
@@ -152,3 +193,8 @@ type lockOnly struct{ vfs.File }
 
 func (l lockOnly) WriteAt(int64, ...[]byte) (int, error) { return 0, refused("write", "LOCK") }
 func (l lockOnly) Truncate(int64) error                  { return refused("truncate", "LOCK") }
+
+// noLock stands where there is no LOCK to hold.
+type noLock struct{ lockOnly }
+
+func (noLock) Close() error { return nil }

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -50,6 +51,84 @@ func files(t *testing.T, fsys vfs.FS, dir string) (out []string) {
 	return out
 }
 
+// bytesOf names every file and the checksum of its bytes.
+func bytesOf(t *testing.T, fsys vfs.FS) string {
+	t.Helper()
+	s := &dirStore{fs: fsys}
+	var b strings.Builder
+	for _, path := range files(t, fsys, "") {
+		content, err := s.readAll(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s %s\n", path, hexSum(content))
+	}
+	return b.String()
+}
+
+// TestLookingChangesNothing looks at damage in a store that is open, and in one that was
+// killed with everything still in its journal.
+func TestLookingChangesNothing(t *testing.T) {
+	mem := vfs.NewMem()
+	s := openAt(t, mem, Options{})
+	id := newSession(t, s, "k")
+	good, bad := create(t, s, id, `{"a":1}`), create(t, s, id, `{"a":2}`)
+	if _, err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	flip(t, mem, checkpointPath(id, bad.Sequence, bad.CheckpointID))
+	before := bytesOf(t, mem)
+	if v, err := s.Inspect(t.Context(), good.CheckpointID); err != nil || v != (Verdict{Valid: true, Checksum: good.Checksum}) {
+		t.Fatalf("%+v %v", v, err)
+	}
+	v, err := s.Inspect(t.Context(), bad.CheckpointID)
+	if err != nil || v.Valid || !strings.Contains(v.Problem, "checksum") {
+		t.Fatalf("%+v %v", v, err)
+	}
+	if after := bytesOf(t, mem); after != before {
+		t.Fatalf("looking changed\n%s\nto\n%s", before, after)
+	}
+	if sum, err := s.Summary(t.Context(), bad.CheckpointID); err != nil || sum.Corrupt {
+		t.Fatalf("looking marked it: %+v %v", sum, err)
+	}
+	if w, err := s.Validate(t.Context(), bad.CheckpointID); err != nil || w != v {
+		t.Fatalf("%+v %v, looking said %+v", w, err, v)
+	}
+	if again, err := s.Inspect(t.Context(), bad.CheckpointID); err != nil || again != v {
+		t.Fatalf("in quarantine: %+v %v", again, err)
+	}
+	if _, err := s.Inspect(t.Context(), checkpoint.NewID()); !errors.Is(err, checkpoint.ErrNotFound) {
+		t.Fatal(err)
+	}
+
+	killed := vfs.NewMem()
+	s = openAt(t, killed, Options{})
+	s.round.Lock() // nothing is published
+	defer s.round.Unlock()
+	last := create(t, s, newSession(t, s, "k"), `{"a":3}`)
+	disk := killed.Clone()
+	before = bytesOf(t, disk)
+	r, err := Fsck(t.Context(), Options{FS: disk}, false)
+	if err != nil || r.Valid != 1 || len(r.Problems) > 0 || !r.Newest.Equal(last.Timestamp) {
+		t.Fatalf("%+v %v, newest of %v", r, err, last.Timestamp)
+	}
+	if after := bytesOf(t, disk); after != before {
+		t.Fatalf("fsck changed\n%s\nto\n%s", before, after)
+	}
+}
+
+func TestFsckOfNoStore(t *testing.T) {
+	for _, repair := range []bool{false, true} {
+		dir := t.TempDir()
+		if _, err := Fsck(t.Context(), Options{Dir: dir}, repair); !errors.Is(err, checkpoint.ErrNotFound) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("repair %v: %v", repair, err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("repair %v made %v, %v", repair, left, err)
+		}
+	}
+}
+
 // TestEveryFileIsWatched damages one file after the other of a store at rest.
 func TestEveryFileIsWatched(t *testing.T) {
 	mem := vfs.NewMem()
@@ -78,7 +157,7 @@ func TestEveryFileIsWatched(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			disk := mem.Clone()
 			flip(t, disk, path)
-			before := strings.Join(files(t, disk, ""), "\n")
+			before := bytesOf(t, disk)
 			r, err := Fsck(t.Context(), Options{FS: disk}, false)
 			if path == "FORMAT" {
 				if !errors.Is(err, checkpoint.ErrCorrupt) {
@@ -87,7 +166,7 @@ func TestEveryFileIsWatched(t *testing.T) {
 			} else if err != nil || !names(r, path) {
 				t.Fatalf("without repair: %+v %v", r, err)
 			}
-			if after := strings.Join(files(t, disk, ""), "\n"); after != before {
+			if after := bytesOf(t, disk); after != before {
 				t.Fatalf("fsck without repair changed\n%s\nto\n%s", before, after)
 			}
 			if r, err = Fsck(t.Context(), Options{FS: disk}, true); err != nil || !names(r, path) {

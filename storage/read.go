@@ -65,9 +65,18 @@ func (s *dirStore) load(l location) (*Stored, error) {
 	return s.stored(l, p)
 }
 
-// loadParsed looks again when the bytes moved, from the journal to their file or into
-// quarantine, while they were read.
+// loadParsed is reread, with damage put away and named.
 func (s *dirStore) loadParsed(l location) (location, *parsed, error) {
+	l, p, err := s.reread(l)
+	if err != nil {
+		return l, nil, s.readFailed(l, err)
+	}
+	return l, p, nil
+}
+
+// reread looks again when the bytes moved, from the journal to their file or into
+// quarantine, while they were read.
+func (s *dirStore) reread(l location) (location, *parsed, error) {
 	for try := 0; ; try++ {
 		p, err := s.readAt(l)
 		if err == nil {
@@ -78,7 +87,7 @@ func (s *dirStore) loadParsed(l location) (location, *parsed, error) {
 			return l, nil, findErr // deleted meanwhile
 		}
 		if again.p == l.p && again.corrupt == l.corrupt || try > 2 {
-			return l, nil, s.readFailed(again, err)
+			return again, nil, err
 		}
 		l = again
 	}
@@ -172,17 +181,33 @@ func (s *dirStore) readPending(p *pending) ([]byte, error) {
 
 // readFailed tells damage from a disk that does not answer. Damage is put away and named.
 func (s *dirStore) readFailed(l location, err error) error {
+	var answer *checkpoint.Error
+	if errors.As(err, &answer) {
+		return answer
+	}
+	problem, damaged := damageOf(err)
+	switch {
+	case !damaged:
+		return s.storageError(fmt.Sprintf("reading checkpoint %s", l.id), err)
+	case problem != "":
+		s.foundDamage(l, problem)
+	}
+	return corruptError(l.id)
+}
+
+// damageOf says what is wrong with a checkpoint that could not be read; "" when that is
+// known already. false: the disk did not answer, or the error is none of readAt's.
+func damageOf(err error) (problem string, damaged bool) {
 	var damage *damageError
 	switch {
 	case errors.Is(err, errCorrupt):
+		return "", true
 	case errors.As(err, &damage), errors.Is(err, errStrange):
-		s.foundDamage(l, err.Error())
+		return err.Error(), true
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR):
-		s.foundDamage(l, "the file is gone")
-	default:
-		return s.storageError(fmt.Sprintf("reading checkpoint %s", l.id), err)
+		return "the file is gone", true
 	}
-	return corruptError(l.id)
+	return "", false
 }
 
 func corruptError(id checkpoint.ID) *checkpoint.Error {
@@ -296,4 +321,29 @@ func (s *dirStore) Validate(_ context.Context, id checkpoint.ID) (Verdict, error
 		return Verdict{Problem: s.damaged[id].Problem}, nil
 	}
 	return Verdict{}, err
+}
+
+func (s *dirStore) Inspect(_ context.Context, id checkpoint.ID) (Verdict, error) {
+	l, err := s.find(id)
+	if err != nil {
+		return Verdict{}, err
+	}
+	l, p, err := s.reread(l)
+	if err == nil {
+		return Verdict{Valid: true, Checksum: "sha256:" + p.sum}, nil
+	}
+	var answer *checkpoint.Error
+	if errors.As(err, &answer) {
+		return Verdict{}, answer
+	}
+	problem, damaged := damageOf(err)
+	switch {
+	case !damaged:
+		return Verdict{}, s.storageError(fmt.Sprintf("reading checkpoint %s", id), err)
+	case problem == "":
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		problem = s.damaged[id].Problem
+	}
+	return Verdict{Problem: problem}, nil
 }

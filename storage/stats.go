@@ -49,7 +49,7 @@ func (s *dirStore) Health() Health {
 	s.mu.RUnlock()
 	var damage error
 	if problems > 0 {
-		damage = fmt.Errorf("%d damaged files are in quarantine: run forge-cpd fsck", problems)
+		damage = fmt.Errorf("damaged files known or in quarantine: %d; run forge-cpd fsck", problems)
 	}
 	return Health{
 		ReadOnly: fatal != nil || err != nil,

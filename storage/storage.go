@@ -66,6 +66,8 @@ type Store interface {
 
 	// Validate reads the stored bytes again.
 	Validate(ctx context.Context, id checkpoint.ID) (Verdict, error)
+	// Inspect is Validate that changes nothing: damage stays where it is, unmarked.
+	Inspect(ctx context.Context, id checkpoint.ID) (Verdict, error)
 	// ValidateAll reads everything again, of one session or (zero id) of the whole store,
 	// bookkeeping files included. pace, if not nil, is told of bytes before they are read.
 	ValidateAll(ctx context.Context, session checkpoint.ID, pace func(bytes int64) error) (Report, error)
@@ -243,10 +245,12 @@ type Problem struct {
 	Problem      string        `json:"problem"`
 }
 
-// Report is the outcome of ValidateAll. Skipped counts what an I/O error kept from being read.
+// Report is the outcome of ValidateAll and Fsck. Skipped counts what an I/O error kept from
+// being read. Newest, from Fsck only, is the latest time of any checkpoint.
 type Report struct {
 	Valid, Invalid, Skipped, Total int
 	Problems                       []Problem
+	Newest                         time.Time
 }
 
 // ExportQuery asks for one page; zero SessionID is the whole store.

@@ -177,14 +177,19 @@ func (s *dirStore) start() {
 // File systems whose locks or flushes are another machine's word.
 var networkFS = map[int64]string{
 	0x6969: "NFS", 0x517b: "SMB", 0xff534d42: "CIFS", 0xfe534d42: "SMB2", 0x01021997: "9p", 0x65735546: "FUSE",
+	0x00c36400: "Ceph", 0x5346414f: "AFS",
 }
+
+// NetworkFS names the file systems that Open refuses unless Options.AllowNetworkFS, by the
+// type that statfs(2) gives; "" is any other.
+func NetworkFS(statfsType int64) string { return networkFS[statfsType&0xffffffff] }
 
 func (s *dirStore) checkFS() error {
 	info, err := s.fs.Statfs()
 	if err != nil {
 		return s.storageError("looking at the file system", err)
 	}
-	if name, bad := networkFS[info.Type&0xffffffff]; bad && !s.opts.AllowNetworkFS {
+	if name := NetworkFS(info.Type); name != "" && !s.opts.AllowNetworkFS {
 		return checkpoint.Errorf(checkpoint.KindStorage,
 			"the data directory %s is on %s, where locks and flushes do not hold: use a local disk, or set storage.allow_network_fs", s.opts.Dir, name)
 	}

@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
-
+	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/client"
 	"github.com/forge-cpd/forge-cpd/daemon/config"
 	"github.com/forge-cpd/forge-cpd/rpc"
+	"github.com/forge-cpd/forge-cpd/storage"
+	"github.com/spf13/cobra"
 )
 
 // finding is one line of the doctor's report. Mend is what to do about it.
@@ -25,65 +24,88 @@ type finding struct {
 	damage  bool
 }
 
-// machine is what the checks ask, so that tests can be another one.
-type machine struct {
-	uid    uint32
-	proc   string // "/proc"
-	now    func() time.Time
-	statfs func(path string, st *unix.Statfs_t) error
-	lstat  func(path string) (fs.FileInfo, error)
-	nofile func() (soft uint64, err error)
-}
-
-func thisMachine() machine {
-	return machine{
-		uid: uint32(os.Getuid()), proc: "/proc", now: time.Now, statfs: unix.Statfs, lstat: os.Lstat,
-		nofile: func() (uint64, error) {
-			var r unix.Rlimit
-			err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r)
-			return r.Cur, err
-		},
-	}
-}
-
 func newDoctorCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "look for what is wrong, and say how to mend it",
 		Long: `Checks the configuration, the socket, permissions, the disk, the clock, the kernel's limits,
-the daemon and the newest checkpoints of each session. It changes nothing and starts
-nothing. Exit code 0: all is well; 1: something is not; 5: damaged data.`,
+the daemon and the newest checkpoints of each session; without a daemon, the whole store. It
+changes nothing and starts nothing. Exit code 0: all is well; 1: something is not; 5: damaged data.`,
 		Example: "  forge-cpd doctor\n  forge-cpd doctor --json | jq '.findings[] | select(.ok | not)'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			return a.printFindings(a.examine(ctx, thisMachine()))
+			return a.printFindings(a.examine(ctx))
 		},
 	}
 }
 
 // examine makes all checks that can be made.
-func (a *app) examine(ctx context.Context, m machine) []finding {
+func (a *app) examine(ctx context.Context) []finding {
 	cfg, paths, err := config.Resolve(a.flags)
 	if err != nil {
 		return []finding{{Check: "configuration", Message: err.Error(), Mend: "correct it and run `forge-cpd config check`"}}
 	}
-	found := []finding{checkConfigured(cfg, paths)}
-	found = append(found, m.checkSocket(paths.Socket, cfg), m.checkDataDir(paths.DataDir), m.checkDisk(paths.DataDir),
-		m.checkFileSystem(paths.DataDir, cfg.Storage.AllowNetworkFS), m.checkInotify(), m.checkDescriptors(cfg))
 	c := &client.Client{Socket: paths.Socket, Handshake: a.timeout, RetryFor: -1}
 	defer c.Close()
 	info, err := c.Info(ctx)
-	found = append(found, checkDaemon(info, err))
-	if err != nil {
-		if !errors.Is(err, client.ErrNotRunning) {
-			return found
+	pid := 0 // this process: a daemon that it starts has its limits
+	if err == nil {
+		pid = info.PID
+		if paths.DataDirFrom != config.FromFlag && info.DataDir != "" {
+			paths.DataDir = info.DataDir // a daemon of other flags or another environment
 		}
-		return append(found, m.checkClock(nil))
 	}
-	return append(found, m.checkNewest(ctx, c), checkHealth(ctx, c))
+	found := []finding{checkConfigured(cfg, paths), checkSocket(paths.Socket, cfg), checkDataDir(paths.DataDir), checkDisk(paths.DataDir),
+		checkFileSystem(paths.DataDir, cfg.Storage.AllowNetworkFS), checkInotify(), checkDescriptors(cfg, pid), checkDaemon(info, err)}
+	switch {
+	case errors.Is(err, client.ErrNotRunning):
+		return append(found, a.checkStore(ctx, cfg, paths)...)
+	case err != nil:
+		return found
+	}
+	return append(found, checkFuture(ctx, c), checkHealth(ctx, c))
 }
+
+// checkStore reads a store that no daemon holds.
+func (a *app) checkStore(ctx context.Context, cfg *config.Config, paths config.Paths) []finding {
+	f := finding{Check: "integrity", OK: true}
+	if cfg.Storage.Driver != config.DriverDirectory {
+		f.Message = "the " + cfg.Storage.Driver + " store holds nothing while no daemon runs"
+		return []finding{f}
+	}
+	r, err := a.readStore(ctx, cfg, paths, false)
+	switch {
+	case errors.Is(err, checkpoint.ErrNotFound):
+		f.Message = "no store yet"
+		return []finding{f}
+	case errors.Is(err, storage.ErrLocked):
+		f.OK, f.Message = false, err.Error()
+		f.Mend = "name its socket with --socket, or wait until it has ended"
+		return []finding{f}
+	case err != nil:
+		f.OK, f.damage, f.Message = false, errors.Is(err, checkpoint.ErrCorrupt), err.Error()
+		f.Mend = "mend that, then run `forge-cpd doctor` again"
+		return []finding{f}
+	case len(r.Problems) > 0:
+		f.OK, f.damage = false, true
+		p := r.Problems[0]
+		f.Message = fmt.Sprintf("%s; the first is %s: %s", plural(len(r.Problems), "damaged file"), p.Path, p.Problem)
+		f.Mend = mendDamage
+	case r.Skipped > 0:
+		f.OK, f.Message = false, plural(r.Skipped, "file")+" could not be read"
+		f.Mend = "mend the disk or the files' permissions"
+	default:
+		f.Message = fmt.Sprintf("%s read again, all sound", plural(r.Valid, "checkpoint"))
+		if r.Invalid > 0 {
+			f.Message = fmt.Sprintf("%s read again, sound; %d in quarantine since earlier", plural(r.Valid, "checkpoint"), r.Invalid)
+		}
+	}
+	return []finding{checkClock(r.Newest, time.Now()), f}
+}
+
+const mendDamage = "`forge-cpd fsck` names every damaged file; delete its checkpoint (`forge-cpd checkpoint delete`), import it from a backup, empty quarantine/ and restart"
 
 func checkDaemon(info *rpc.Info, err error) finding {
 	f := finding{Check: "daemon"}
@@ -104,25 +126,30 @@ func checkDaemon(info *rpc.Info, err error) finding {
 	return f
 }
 
-// checkNewest compares the clock with the newest checkpoint's time.
-func (m machine) checkNewest(ctx context.Context, c *client.Client) finding {
-	page, _, err := c.Checkpoints(ctx, &rpc.CheckpointListParams{Order: "desc", Limit: 1})
+// checkFuture looks for checkpoints that are newer than now.
+func checkFuture(ctx context.Context, c *client.Client) finding {
+	now := time.Now()
+	since := now.Add(clockSlack)
+	page, _, err := c.Checkpoints(ctx, &rpc.CheckpointListParams{Since: &since, Order: "desc", Limit: 1})
 	if err != nil {
 		return finding{Check: "clock", Message: "the newest checkpoint cannot be listed: " + err.Error(), Mend: "see `forge-cpd status`"}
 	}
-	if len(page) == 0 {
-		return m.checkClock(nil)
+	var newest time.Time
+	if len(page) > 0 {
+		newest = page[0].Timestamp
 	}
-	return m.checkClock(&page[0].Timestamp)
+	return checkClock(newest, now)
 }
 
-// checkClock finds a clock that ran backwards.
-func (m machine) checkClock(newest *time.Time) finding {
+// clockSlack is what clocks of machines that an export travels between may differ.
+const clockSlack = time.Minute
+
+// checkClock finds a clock that ran backwards; a zero newest is of an empty store.
+func checkClock(newest, now time.Time) finding {
 	f := finding{Check: "clock", OK: true, Message: "goes forward"}
-	const slack = time.Minute
-	if newest != nil && newest.After(m.now().Add(slack)) {
+	if newest.After(now.Add(clockSlack)) {
 		f.OK = false
-		f.Message = fmt.Sprintf("ran backwards: the newest checkpoint is of %s and now is %s", newest.UTC().Format(time.RFC3339), m.now().UTC().Format(time.RFC3339))
+		f.Message = fmt.Sprintf("ran backwards: a checkpoint is of %s and now is %s", newest.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 		f.Mend = "set the clock right and keep it so (`timedatectl set-ntp true`); order is kept by sequence numbers meanwhile"
 	}
 	return f
@@ -137,8 +164,10 @@ func checkHealth(ctx context.Context, c *client.Client) finding {
 		f.Message, f.Mend = err.Error(), "see the daemon's log"
 	case h.Invalid > 0:
 		f.damage = true
-		f.Message = fmt.Sprintf("%d of %s read again are damaged", h.Invalid, plural(h.Checked, "checkpoint"))
-		f.Mend = "run `forge-cpd fsck` for the whole list; damaged files stay in quarantine/, older checkpoints are not touched"
+		f.Message = fmt.Sprintf("%d of %s read again are damaged; %s", h.Invalid, plural(h.Checked, "checkpoint"), h.Message)
+		f.Mend = mendDamage
+	case !h.Healthy && strings.HasPrefix(h.Message, "integrity: "):
+		f.damage, f.Message, f.Mend = true, strings.TrimPrefix(h.Message, "integrity: "), mendDamage
 	case !h.Healthy:
 		f.Message, f.Mend = h.Message, "see `forge-cpd status` for the check that failed"
 	default:

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forge-cpd/forge-cpd/daemon/config"
+	"github.com/forge-cpd/forge-cpd/storage"
 )
 
 // checkConfigured finds directories that the configuration names and that are not there.
@@ -58,13 +59,14 @@ func fixedDir(path string) string {
 }
 
 // checkSocket looks at owner and mode of the socket and its directory.
-func (m machine) checkSocket(path string, cfg *config.Config) finding {
+func checkSocket(path string, cfg *config.Config) finding {
 	f := finding{Check: "socket", OK: true, Message: path}
 	fail := func(message, mend string) finding {
 		return finding{Check: "socket", Message: message, Mend: mend}
 	}
+	own := uint32(os.Getuid())
 	dir := filepath.Dir(path)
-	info, err := m.lstat(dir)
+	info, err := os.Lstat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		f.Message += " (not made yet)"
@@ -72,14 +74,14 @@ func (m machine) checkSocket(path string, cfg *config.Config) finding {
 	case err != nil:
 		return fail(err.Error(), "make "+dir+" readable for you")
 	}
-	if uid := owner(info); uid != m.uid && uid != 0 {
-		return fail(fmt.Sprintf("%s belongs to uid %d, and you are uid %d: another user could answer in the daemon's place", dir, uid, m.uid),
+	if uid := owner(info); uid != own && uid != 0 {
+		return fail(fmt.Sprintf("%s belongs to uid %d, and you are uid %d: another user could answer in the daemon's place", dir, uid, own),
 			"remove it as its owner, or name another place with --socket")
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
 		return fail(fmt.Sprintf("%s can be written by others (mode %04o)", dir, mode), "chmod 700 "+dir)
 	}
-	info, err = m.lstat(path)
+	info, err = os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		f.Message += " (not made yet)"
@@ -89,8 +91,8 @@ func (m machine) checkSocket(path string, cfg *config.Config) finding {
 	case info.Mode()&fs.ModeSocket == 0:
 		return fail(path+" is no socket", "move it away")
 	}
-	if uid := owner(info); uid != m.uid && uid != 0 {
-		return fail(fmt.Sprintf("%s belongs to uid %d, and you are uid %d", path, uid, m.uid), "remove it as its owner, or name another place with --socket")
+	if uid := owner(info); uid != own && uid != 0 {
+		return fail(fmt.Sprintf("%s belongs to uid %d, and you are uid %d", path, uid, own), "remove it as its owner, or name another place with --socket")
 	}
 	if mode, want := info.Mode().Perm(), cfg.Socket.FileMode(); mode != want {
 		return fail(fmt.Sprintf("%s has mode %04o, and the configuration says %04o", path, mode, want), fmt.Sprintf("chmod %o %s, or restart the daemon", want, path))
@@ -106,9 +108,9 @@ func owner(info fs.FileInfo) uint32 {
 }
 
 // checkDataDir looks at owner and mode of the store.
-func (m machine) checkDataDir(dir string) finding {
+func checkDataDir(dir string) finding {
 	f := finding{Check: "data", OK: true, Message: dir}
-	info, err := m.lstat(dir)
+	info, err := os.Lstat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		f.Message += " (not made yet)"
@@ -116,8 +118,8 @@ func (m machine) checkDataDir(dir string) finding {
 		f.OK, f.Message, f.Mend = false, err.Error(), "make it readable for the daemon's user"
 	case !info.IsDir():
 		f.OK, f.Message, f.Mend = false, dir+" is no directory", "name another with --data-dir"
-	case owner(info) != m.uid && m.uid != 0:
-		f.OK, f.Message = false, fmt.Sprintf("%s belongs to uid %d, and you are uid %d", dir, owner(info), m.uid)
+	case int(owner(info)) != os.Getuid() && os.Getuid() != 0:
+		f.OK, f.Message = false, fmt.Sprintf("%s belongs to uid %d, and you are uid %d", dir, owner(info), os.Getuid())
 		f.Mend = "chown it to the daemon's user, or name another with --data-dir"
 	case info.Mode().Perm()&0o077 != 0:
 		f.OK, f.Message, f.Mend = false, fmt.Sprintf("%s is open to others (mode %04o)", dir, info.Mode().Perm()), "chmod 700 "+dir
@@ -129,9 +131,9 @@ func (m machine) checkDataDir(dir string) finding {
 const least = 256 << 20
 
 // checkDisk looks for room, and for a mount that takes no writes.
-func (m machine) checkDisk(dir string) finding {
+func checkDisk(dir string) finding {
 	f := finding{Check: "disk", OK: true}
-	st, at, err := m.fileSystem(dir)
+	st, at, err := fileSystem(dir)
 	if err != nil {
 		return finding{Check: "disk", Message: err.Error(), Mend: "make the directory readable for you"}
 	}
@@ -150,28 +152,22 @@ func (m machine) checkDisk(dir string) finding {
 }
 
 // fileSystem asks the nearest directory that is there.
-func (m machine) fileSystem(dir string) (st unix.Statfs_t, at string, err error) {
+func fileSystem(dir string) (st unix.Statfs_t, at string, err error) {
 	for at = dir; ; at = filepath.Dir(at) {
-		err = m.statfs(at, &st)
+		err = unix.Statfs(at, &st)
 		if !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
 			return st, at, err
 		}
 	}
 }
 
-// networkFS are file systems whose locks and flushes may not hold.
-var networkFS = map[int64]string{
-	unix.NFS_SUPER_MAGIC: "NFS", unix.SMB_SUPER_MAGIC: "SMB", unix.CIFS_SUPER_MAGIC: "CIFS", unix.SMB2_SUPER_MAGIC: "SMB2",
-	unix.FUSE_SUPER_MAGIC: "FUSE", unix.V9FS_MAGIC: "9P", unix.CEPH_SUPER_MAGIC: "Ceph", unix.AFS_SUPER_MAGIC: "AFS",
-}
-
-func (m machine) checkFileSystem(dir string, allowed bool) finding {
+func checkFileSystem(dir string, allowed bool) finding {
 	f := finding{Check: "file system", OK: true, Message: "local"}
-	st, at, err := m.fileSystem(dir)
+	st, at, err := fileSystem(dir)
 	if err != nil {
 		return finding{Check: "file system", Message: err.Error(), Mend: "make the directory readable for you"}
 	}
-	if name, ok := networkFS[int64(st.Type)]; ok {
+	if name := storage.NetworkFS(int64(st.Type)); name != "" {
 		f.Message = fmt.Sprintf("%s is on %s, where locks and flushes may not hold", at, name)
 		if f.OK = allowed; !allowed {
 			f.Mend = "keep the store on a local disk (--data-dir), or say storage.allow_network_fs: true and accept the risk"
@@ -186,10 +182,10 @@ const (
 	wantInstances = 64
 )
 
-func (m machine) checkInotify() finding {
+func checkInotify() finding {
 	f := finding{Check: "inotify", OK: true}
-	watches, err := m.number("sys/fs/inotify/max_user_watches")
-	instances, err2 := m.number("sys/fs/inotify/max_user_instances")
+	watches, err := lowest("/proc/sys/fs/inotify/max_user_watches", "/proc/sys/user/max_inotify_watches")
+	instances, err2 := lowest("/proc/sys/fs/inotify/max_user_instances", "/proc/sys/user/max_inotify_instances")
 	if err = errors.Join(err, err2); err != nil {
 		f.Message = "not known here: " + err.Error()
 		return f
@@ -203,25 +199,40 @@ func (m machine) checkInotify() finding {
 	return f
 }
 
-func (m machine) number(name string) (int, error) {
-	text, err := os.ReadFile(filepath.Join(m.proc, name))
-	if err != nil {
-		return 0, err
+// lowest is the smallest number in files of which the first must be there: the machine's
+// limit, and that of a user namespace.
+func lowest(names ...string) (int, error) {
+	least := -1
+	for i, name := range names {
+		text, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) && i > 0 {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", name, err)
+		}
+		if least < 0 || n < least {
+			least = n
+		}
 	}
-	return strconv.Atoi(strings.TrimSpace(string(text)))
+	return least, nil
 }
 
-// checkDescriptors compares the limit on open files with the connections that may come.
-func (m machine) checkDescriptors(cfg *config.Config) finding {
+// checkDescriptors compares a process's limit on open files with the connections that may come.
+func checkDescriptors(cfg *config.Config, pid int) finding {
 	f := finding{Check: "descriptors", OK: true}
-	soft, err := m.nofile()
-	if err != nil {
+	var r unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &r); err != nil {
 		f.Message = "not known here: " + err.Error()
 		return f
 	}
 	want := uint64(cfg.Limits.Connections) + 256 // and the store's own
-	f.Message = fmt.Sprintf("%d open files allowed", soft)
-	if soft < want {
+	f.Message = fmt.Sprintf("%d open files allowed", r.Cur)
+	if r.Cur < want {
 		f.OK = false
 		f.Message += fmt.Sprintf(", and limits.connections: %d needs %d", cfg.Limits.Connections, want)
 		f.Mend = fmt.Sprintf("ulimit -n %d, LimitNOFILE=%d in the unit, or lower limits.connections", want, want)

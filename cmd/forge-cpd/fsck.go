@@ -64,15 +64,19 @@ func endingDaemon(err error) error {
 	return err
 }
 
-// fsckStore checks a store that no daemon holds.
-func (a *app) fsckStore(ctx context.Context, cfg *config.Config, paths config.Paths, repair bool) error {
+// readStore reads a store that no daemon holds. Only a repair minds a network file system.
+func (a *app) readStore(ctx context.Context, cfg *config.Config, paths config.Paths, repair bool) (storage.Report, error) {
 	bar := a.progress()
 	defer bar.done()
-	found, err := storage.Fsck(ctx, storage.Options{
-		Dir: paths.DataDir, AllowNetworkFS: cfg.Storage.AllowNetworkFS,
+	return storage.Fsck(ctx, storage.Options{
+		Dir: paths.DataDir, AllowNetworkFS: cfg.Storage.AllowNetworkFS || !repair,
 		Progress: func(done, total int) { bar.tell("reading the store: %d of %d", done, total) },
 	}, repair)
-	bar.done()
+}
+
+// fsckStore checks a store that no daemon holds.
+func (a *app) fsckStore(ctx context.Context, cfg *config.Config, paths config.Paths, repair bool) error {
+	found, err := a.readStore(ctx, cfg, paths, repair)
 	if err != nil {
 		return err
 	}
