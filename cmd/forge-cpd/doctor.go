@@ -51,10 +51,13 @@ func (a *app) examine(ctx context.Context) []finding {
 	defer c.Close()
 	info, err := c.Info(ctx)
 	pid := 0 // this process: a daemon that it starts has its limits
+	var h *rpc.Health
+	var healthErr error
 	if err == nil {
 		pid = info.PID
-		if paths.DataDirFrom != config.FromFlag && info.DataDir != "" {
-			paths.DataDir = info.DataDir // a daemon of other flags or another environment
+		h, healthErr = c.Health(ctx, &rpc.HealthParams{Validate: true, Recent: 5})
+		if healthErr == nil && paths.DataDirFrom != config.FromFlag && h.DataDir() != "" {
+			paths.DataDir = h.DataDir() // a daemon of other flags or another environment
 		}
 	}
 	found := []finding{checkConfigured(cfg, paths), checkSocket(paths.Socket, cfg), checkDataDir(paths.DataDir), checkDisk(paths.DataDir),
@@ -65,7 +68,7 @@ func (a *app) examine(ctx context.Context) []finding {
 	case err != nil:
 		return found
 	}
-	return append(found, checkFuture(ctx, c), checkHealth(ctx, c))
+	return append(found, checkFuture(ctx, c), checkHealth(h, healthErr))
 }
 
 // checkStore reads a store that no daemon holds.
@@ -155,10 +158,9 @@ func checkClock(newest, now time.Time) finding {
 	return f
 }
 
-// checkHealth asks the daemon, which reads the newest checkpoints of each session again.
-func checkHealth(ctx context.Context, c *client.Client) finding {
+// checkHealth tells what the daemon said, which read the newest checkpoints of each session again.
+func checkHealth(h *rpc.Health, err error) finding {
 	f := finding{Check: "integrity"}
-	h, err := c.Health(ctx, &rpc.HealthParams{Validate: true, Recent: 5})
 	switch {
 	case err != nil:
 		f.Message, f.Mend = err.Error(), "see the daemon's log"
