@@ -125,10 +125,15 @@ func powerCuts(t *testing.T, bin, kind string, rounds int, until func(lost int) 
 		}
 		r.kill()
 		if until(lost) {
-			break
+			return len(r.acks), lost
 		}
 	}
-	return len(r.acks), lost
+	r.start()
+	missing := r.lost(0)
+	if err := r.sound(); err != nil && len(missing) == 0 {
+		t.Fatal(err)
+	}
+	return len(r.acks), lost + len(missing)
 }
 
 func TestFaultPowerCut(t *testing.T) {
