@@ -574,6 +574,9 @@ func (s *dirStore) writeManifest(j *sessionJob) error {
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
+	if err == nil && d.bytes == 0 && !s.opts.SyncFS { // its name before that of what pins it
+		err = s.fs.SyncDir(dir)
+	}
 	if err != nil {
 		return err
 	}
@@ -613,6 +616,12 @@ func (s *dirStore) sweep(j *sessionJob) error {
 			continue
 		}
 		if err := ignoreMissing(s.fs.Remove(path)); err != nil {
+			return err
+		}
+	}
+	if !j.deleted && len(j.unlink) > 0 { // or they are back after a power cut, and nobody's
+		dir := sessionDir(j.meta.ID)
+		if err := errors.Join(s.fs.SyncDir(dir+"/checkpoints"), s.fs.SyncDir(dir+"/annotations")); err != nil {
 			return err
 		}
 	}

@@ -71,8 +71,8 @@ func (r *segmentRead) scan(newest bool) {
 		}
 		e, err := parseEntry(rest[:n:n])
 		if err != nil {
-			if newest && !laterCommit(rest[n:], nil) {
-				break // torn: nothing after it was ever whole
+			if newest && !laterCommit(rest[n:], func(group uint64) bool { return group != r.lastGrp+1 }) {
+				break // torn: no group after this one was ever whole
 			}
 			damage("byte %d: %v", off, err)
 		} else if e.rec.Type == recSegment {

@@ -233,6 +233,9 @@ func (s *dirStore) makeStore() error {
 		}
 	}
 	if _, err := s.fs.Lstat("FORMAT"); errors.Is(err, syscall.ENOENT) {
+		if err := s.fs.SyncDir(""); err != nil { // what belongs to a store is there before its FORMAT
+			return s.storageError("flushing the data directory", err)
+		}
 		if err := s.replaceFile("FORMAT", []byte(formatText)); err != nil {
 			return s.storageError("writing FORMAT", err)
 		}

@@ -1,51 +1,26 @@
 package vfstest
 
 import (
-	"bytes"
-	"encoding/binary"
-	"hash/maphash"
-	"io"
-	"io/fs"
-	"maps"
-	"math/rand/v2"
-	"os"
+	"fmt"
 	"slices"
 
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
 )
 
-type opKind uint8
-
-const (
-	opMark opKind = iota
-	opLink
-	opUnlink
-	opRename
-	opWrite
-	opTruncate
-	opSync
-	opDrop
-	opSyncDir
-	opSyncFS
-)
-
-type op struct {
-	kind     opKind
-	path     string
-	grows    bool // a write beyond the end
-	dir      uint64
-	name     string
-	ino      uint64
-	isDir    bool
-	fromDir  uint64
-	fromName string
-	off      int64
-	data     []byte
-	mark     any
-}
-
 // sector is what a disk writes whole or not at all.
 const sector = 512
+
+// Model says what a power cut may do to files that are not all of the same kind.
+type Model struct {
+	// Loose files hold nothing and are never flushed, or are removed unread: what was done
+	// to them, contents and names, is all there or none of it is.
+	Loose func(path string) bool
+	// Cache files are never flushed and are written in order: what was done to them is
+	// there up to some moment, of which none, the half and all are looked at.
+	Cache func(path string) bool
+	// From leaves out the moments before so many marks: a shorter run had the same.
+	From int
+}
 
 // State is one thing that a power cut may leave.
 type State struct {
@@ -53,32 +28,35 @@ type State struct {
 	Marks []any // what had happened before it
 }
 
-// Crashes is how often, and how completely, EachCrash looked.
+// Crashes is how much EachCrash looked at.
 type Crashes struct {
-	Points  int // moments at which the power went
-	States  int // different states
-	Sampled int // moments with more states than limit, of which limit were drawn
+	Points int // moments at which the power went
+	States int // different states
 }
 
-// EachCrash calls fn for every state that a power cut at any moment may leave, each once,
-// until it returns an error. A write that was not flushed may be there, or missing, or
-// there in some of its sectors; a file may have its length and none of its bytes; a name
-// that was not flushed may be there or not, whatever happened to others; a renamed file
-// may have its old name, its new one or both. Where a moment has more than limit states,
-// limit of them are drawn, and counted as sampled.
+// EachCrash calls fn for every state that a power cut may leave of what was done to the
+// disk, each once, until it returns an error. None is left out and none is drawn by lot:
 //
-// What is written to the files that cache names, which their owner never flushes, is
-// there up to some moment: none of it, half or all.
-//
-// A moment between two flushes leaves nothing that the moment just before the next flush
-// may not leave as well, so only those are looked at.
-func (d *Disk) EachCrash(limit int, cache func(path string) bool, fn func(State) error) (Crashes, error) {
+//   - Moments: the one before each flush, and the end. A moment between two flushes leaves
+//     nothing that the one before the next flush may not leave as well.
+//   - Data: of a file, everything before its last flush that succeeded is there. Each write
+//     after that is there or not, whatever became of the others, in each of its sectors of
+//     512 bytes; where more than six of them hold something, in its first sector, its last
+//     one and the two halves between. A write behind the end moves the end or does not, with
+//     or without its bytes, which are zeros then. A truncation is there or not.
+//   - Names: what was done before the last flush of a directory is there. Each name made or
+//     removed after that is there or not, whatever became of others. A renamed file has its
+//     old name, its new one or both.
+//   - All of these with each other, for all files that have a name, and with what m says of
+//     the files that it tells of.
+func (d *Disk) EachCrash(m Model, fn func(State) error) (Crashes, error) {
 	d.mu.Lock()
 	log := slices.Clone(d.log)
 	d.mu.Unlock()
-	e := &enumeration{base: readImage(d.base), log: log, limit: limit, cache: cache, seen: map[uint64]int{}, fn: fn, rand: rand.New(rand.NewPCG(1, 2))}
-	for i, o := range log {
-		if o.kind == opSync || o.kind == opSyncDir || o.kind == opSyncFS || o.kind == opDrop {
+	e := &enumeration{base: readImage(d.base), log: log, model: m, seen: map[uint64]int{}, fn: fn}
+	for i := range log {
+		switch log[i].kind {
+		case opSync, opSyncDir, opSyncFS, opDrop:
 			if err := e.at(i); err != nil {
 				return e.count, err
 			}
@@ -93,10 +71,18 @@ func (d *Disk) Flushed() State {
 	d.mu.Lock()
 	e := &enumeration{base: readImage(d.base), log: slices.Clone(d.log)}
 	d.mu.Unlock()
+	names, data := e.steps(len(e.log))
 	img := e.base.clone()
-	for _, s := range e.steps(len(e.log)) {
+	for _, s := range names {
 		if !s.optional {
 			s.apply(img)
+		}
+	}
+	for ino, list := range data {
+		for _, s := range list {
+			if !s.optional {
+				img.files[ino] = s.apply(img.files[ino])
+			}
 		}
 	}
 	return State{Mem: img.build(), Marks: e.marks(len(e.log))}
@@ -105,19 +91,10 @@ func (d *Disk) Flushed() State {
 type enumeration struct {
 	base  *image
 	log   []op
-	limit int
-	cache func(path string) bool
+	model Model
 	seen  map[uint64]int // state to the number of marks that it was shown with
 	fn    func(State) error
-	rand  *rand.Rand
 	count Crashes
-}
-
-// step is a part of an operation that is or is not on the disk.
-type step struct {
-	apply    func(*image)
-	optional bool
-	cache    bool
 }
 
 func (e *enumeration) marks(end int) (marks []any) {
@@ -129,374 +106,211 @@ func (e *enumeration) marks(end int) (marks []any) {
 	return marks
 }
 
+// class is how a step may be lost.
+type class uint8
+
+const (
+	alone class = iota
+	loose
+	cached
+)
+
+func (e *enumeration) classOf(path string) class {
+	switch m := e.model; {
+	case m.Loose != nil && m.Loose(path):
+		return loose
+	case m.Cache != nil && m.Cache(path):
+		return cached
+	}
+	return alone
+}
+
+// nameStep is a change of a directory that is or is not on the disk, dataStep one of a file.
+type nameStep struct {
+	apply    func(*image)
+	optional bool
+	class    class
+	at       int // in the log
+}
+
+type dataStep struct {
+	apply    func([]byte) []byte // gives a new slice
+	optional bool
+	class    class
+	at       int
+}
+
+// steps turns the log up to end into steps, and says which of them are not certain.
+func (e *enumeration) steps(end int) (names []nameStep, data map[uint64][]dataStep) {
+	data = map[uint64][]dataStep{}
+	for i, o := range e.log[:end] {
+		rest := e.log[i+1 : end]
+		for _, s := range nameSteps(o, rest) {
+			s.step.class, s.step.at = e.classOf(s.path), i
+			names = append(names, s.step)
+		}
+		for _, s := range dataSteps(o, rest) {
+			s.class, s.at = e.classOf(o.path), i
+			data[o.ino] = append(data[o.ino], s)
+		}
+	}
+	return names, data
+}
+
+// at shows every state of the moment before the log's entry end.
 func (e *enumeration) at(end int) error {
-	e.count.Points++
 	marks := e.marks(end)
-	steps := e.steps(end)
-	var open, cached []int
-	for i, s := range steps {
-		switch {
-		case s.optional && s.cache:
-			cached = append(cached, i)
-		case s.optional:
-			open = append(open, i)
-		}
-	}
-	show := func(chosen func(n int) bool) error {
-		for _, upTo := range []int{0, len(cached) / 2, len(cached)} {
-			if err := e.show(steps, chosen, upTo, marks); err != nil {
-				return err
-			}
-			if len(cached) == 0 {
-				break
-			}
-		}
+	if len(marks) < e.model.From {
 		return nil
 	}
-	if len(open) < 30 && 1<<len(open) <= e.limit {
-		for bits := range 1 << len(open) {
-			if err := show(func(n int) bool { return bits>>n&1 == 1 }); err != nil {
-				return err
-			}
+	e.count.Points++
+	names, data := e.steps(end)
+	open := map[class][]int{} // where in the log the steps are that may be lost
+	for _, s := range names {
+		if s.optional {
+			open[s.class] = append(open[s.class], s.at)
 		}
-		return nil
 	}
-	e.count.Sampled++
-	// The likely ones first: each prefix, each single loss, each single survivor.
-	for n := range open {
-		for _, chosen := range []func(int) bool{
-			func(i int) bool { return i < n }, func(i int) bool { return i != n }, func(i int) bool { return i == n },
-		} {
-			if err := show(chosen); err != nil {
-				return err
+	for _, list := range data {
+		for _, s := range list {
+			if s.optional {
+				open[s.class] = append(open[s.class], s.at)
 			}
 		}
 	}
-	for range e.limit {
-		p := e.rand.Float64()
-		picked := make([]bool, len(open))
-		for i := range picked {
-			picked[i] = e.rand.Float64() < p
-		}
-		if err := show(func(n int) bool { return picked[n] }); err != nil {
+	ways := []variant{{loose: true, cut: end}}
+	if list := open[cached]; len(list) > 0 {
+		slices.Sort(list)
+		ways = append(ways, variant{loose: true}, variant{loose: true, cut: list[len(list)/2]})
+	}
+	if len(open[loose]) > 0 {
+		ways = append(ways, variant{cut: end})
+	}
+	for _, v := range ways {
+		v.e, v.names, v.data, v.marks, v.contents = e, names, data, marks, map[uint64][]content{}
+		if err := v.each(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *enumeration) show(steps []step, chosen func(n int) bool, upTo int, marks []any) error {
-	img := e.base.clone()
-	n, cached := 0, 0
-	for _, s := range steps {
-		take := true
-		switch {
-		case s.optional && s.cache:
-			take = cached < upTo
-			cached++
-		case s.optional:
-			take = chosen(n)
-			n++
-		}
-		if take {
-			s.apply(img)
-		}
-	}
-	h := img.hash()
-	if shown, ok := e.seen[h]; ok && shown >= len(marks) {
-		return nil
-	}
-	e.seen[h] = len(marks)
-	e.count.States++
-	return e.fn(State{Mem: img.build(), Marks: marks})
+// variant is a moment with what became of loose files and of the cache.
+type variant struct {
+	e        *enumeration
+	names    []nameStep
+	data     map[uint64][]dataStep
+	loose    bool
+	cut      int
+	marks    []any
+	contents map[uint64][]content
 }
 
-// steps turns the log up to end into steps, and says which of them are not certain.
-func (e *enumeration) steps(end int) []step {
-	var steps []step
-	for i, o := range e.log[:end] {
-		from := len(steps)
-		steps = append(steps, stepsOf(o, e.log[i+1:end])...)
-		for j := range steps[from:] {
-			steps[from+j].cache = e.cache != nil && e.cache(o.path)
-		}
+// fixed says whether a step is there in this variant; ok is false when it may be or not.
+func (v *variant) fixed(optional bool, c class, at int) (there, ok bool) {
+	switch {
+	case !optional:
+		return true, true
+	case c == loose:
+		return v.loose, true
+	case c == cached:
+		return at < v.cut, true
 	}
-	return steps
+	return false, false
 }
 
-// stepsOf says what o did, and by the operations after it whether that is certain.
-func stepsOf(o op, rest []op) []step {
-	switch o.kind {
-	case opLink:
-		return []step{{apply: func(m *image) { m.link(o.dir, o.name, o.ino, o.isDir) }, optional: !flushedDir(rest, o.dir)}}
-	case opUnlink:
-		return []step{{apply: func(m *image) { m.unlink(o.dir, o.name, o.ino) }, optional: !flushedDir(rest, o.dir)}}
-	case opRename:
-		left := flushedDir(rest, o.fromDir)
-		return []step{
-			{apply: func(m *image) { m.link(o.dir, o.name, o.ino, false) }, optional: !left && !flushedDir(rest, o.dir)},
-			// The old name goes only after the new one is there: no file system loses both.
-			{apply: func(m *image) {
-				if m.dirs[o.dir][o.name] == o.ino {
-					m.unlink(o.fromDir, o.fromName, o.ino)
-				}
-			}, optional: !left},
+// maxOpen bounds the names of one moment that may be lost alone: 2 to this power are looked at.
+const maxOpen = 16
+
+func (v *variant) each() error {
+	for ino, list := range v.data {
+		v.contents[ino] = v.possible(v.e.base.files[ino], list)
+	}
+	var open []int
+	for i, s := range v.names {
+		if _, ok := v.fixed(s.optional, s.class, s.at); !ok {
+			open = append(open, i)
 		}
-	case opTruncate:
-		return []step{{apply: func(m *image) { m.resize(o.ino, o.off) }, optional: !flushed(rest, o.ino)}}
-	case opWrite:
-		return writeSteps(o, !flushed(rest, o.ino))
+	}
+	if len(open) > maxOpen {
+		return fmt.Errorf("%d names are open at one moment: there are too many states", len(open))
+	}
+	for bits := range 1 << len(open) {
+		img := v.e.base.clone()
+		n := 0
+		for _, s := range v.names {
+			there, ok := v.fixed(s.optional, s.class, s.at)
+			if !ok {
+				there = bits>>n&1 == 1
+				n++
+			}
+			if there {
+				s.apply(img)
+			}
+		}
+		if err := v.fill(img, img.reachable()); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func flushedDir(rest []op, dir uint64) bool {
-	return slices.ContainsFunc(rest, func(o op) bool { return o.kind == opSyncFS || o.kind == opSyncDir && o.dir == dir })
+// content is what a file may hold, with a hash of it.
+type content struct {
+	bytes []byte
+	hash  uint64
 }
 
-// flushed says whether a flush succeeded before one failed.
-func flushed(rest []op, ino uint64) bool {
-	for _, o := range rest {
-		switch {
-		case o.kind == opSyncFS, o.kind == opSync && o.ino == ino:
-			return true
-		case o.kind == opDrop && o.ino == ino:
-			return false
+// possible lists what a file may hold, each once.
+func (v *variant) possible(was []byte, list []dataStep) []content {
+	set := []content{{was, hashOf(was)}}
+	for _, s := range list {
+		there, ok := v.fixed(s.optional, s.class, s.at)
+		if ok && !there {
+			continue
+		}
+		next := make([]content, 0, 2*len(set))
+		if !ok {
+			next = append(next, set...)
+		}
+		for _, c := range set {
+			b := s.apply(c.bytes)
+			h := hashOf(b)
+			if !slices.ContainsFunc(next, func(c content) bool { return c.hash == h }) {
+				next = append(next, content{b, h})
+			}
+		}
+		set = next
+	}
+	return set
+}
+
+// fill gives the files of one tree of names all that they may hold, and shows each state.
+func (v *variant) fill(img *image, files []uint64) error {
+	if len(files) == 0 {
+		return v.show(img)
+	}
+	ino := files[0]
+	list, changed := v.contents[ino]
+	if !changed {
+		return v.fill(img, files[1:])
+	}
+	for _, c := range list {
+		img.files[ino], img.hashes[ino] = c.bytes, c.hash
+		if err := v.fill(img, files[1:]); err != nil {
+			return err
 		}
 	}
-	return false
+	return nil
 }
 
-// writeSteps are the length and the sectors of a write; many sectors make up four parts.
-func writeSteps(o op, optional bool) []step {
-	end := o.off + int64(len(o.data))
-	if !optional {
-		return []step{{apply: func(m *image) { m.write(o.ino, o.off, o.data) }}}
+func (v *variant) show(img *image) error {
+	e := v.e
+	h := img.hash()
+	if shown, ok := e.seen[h]; ok && shown >= len(v.marks) {
+		return nil
 	}
-	var steps []step
-	if o.grows {
-		steps = append(steps, step{apply: func(m *image) { m.resize(o.ino, max(end, int64(len(m.files[o.ino])))) }, optional: true})
-	}
-	if len(bytes.Trim(o.data, "\x00")) == 0 && o.grows {
-		return steps // zeros beyond the end are there with the length
-	}
-	var cuts []int
-	first := sector - int(o.off%sector)
-	for at := first; at < len(o.data); at += sector {
-		cuts = append(cuts, at)
-	}
-	if len(cuts) > 3 {
-		cuts = []int{cuts[0], cuts[len(cuts)/2], cuts[len(cuts)-1]}
-	}
-	from := 0
-	for _, to := range append(cuts, len(o.data)) {
-		off, data := o.off+int64(from), o.data[from:to]
-		// A sector on the disk lies within the length, or nobody can read it.
-		steps = append(steps, step{apply: func(m *image) {
-			if n := int64(len(m.files[o.ino])); off < n {
-				m.write(o.ino, off, data[:min(int64(len(data)), n-off)])
-			}
-		}, optional: true})
-		from = to
-	}
-	return steps
-}
-
-// image is a tree by inode.
-type image struct {
-	root  uint64
-	dirs  map[uint64]map[string]uint64
-	files map[uint64][]byte
-	owned map[uint64]bool // files and directories that may be changed in place
-	other map[uint64]fs.FileMode
-}
-
-func readImage(m *vfs.Mem) *image {
-	img := &image{dirs: map[uint64]map[string]uint64{}, files: map[uint64][]byte{}, other: map[uint64]fs.FileMode{}}
-	var walk func(dir string) uint64
-	walk = func(dir string) uint64 {
-		info, err := m.Lstat(dir)
-		must(err)
-		entries, err := m.ReadDir(dir)
-		must(err)
-		names := map[string]uint64{}
-		for _, e := range entries {
-			file := dir + "/" + e.Name
-			if dir == "." {
-				file = e.Name
-			}
-			child, err := m.Lstat(file)
-			must(err)
-			switch {
-			case child.Mode.IsDir():
-				walk(file)
-			case child.Mode.IsRegular():
-				img.files[child.Ino] = ReadFile(m, file)
-			default:
-				img.other[child.Ino] = child.Mode.Type()
-			}
-			names[e.Name] = child.Ino
-		}
-		img.dirs[info.Ino] = names
-		return info.Ino
-	}
-	img.root = walk(".")
-	return img
-}
-
-// must is for calls that cannot fail on a disk in memory.
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
-}
-
-func (m *image) clone() *image {
-	return &image{root: m.root, dirs: maps.Clone(m.dirs), files: maps.Clone(m.files), owned: map[uint64]bool{}, other: m.other}
-}
-
-func (m *image) dir(ino uint64) map[string]uint64 {
-	if !m.owned[ino] {
-		m.owned[ino] = true
-		m.dirs[ino] = maps.Clone(m.dirs[ino])
-	}
-	if m.dirs[ino] == nil {
-		m.dirs[ino] = map[string]uint64{}
-	}
-	return m.dirs[ino]
-}
-
-func (m *image) link(dir uint64, name string, ino uint64, isDir bool) {
-	m.dir(dir)[name] = ino
-	if isDir {
-		m.dir(ino)
-	}
-}
-
-func (m *image) unlink(dir uint64, name string, ino uint64) {
-	if m.dirs[dir][name] == ino {
-		delete(m.dir(dir), name)
-	}
-}
-
-func (m *image) file(ino uint64) []byte {
-	if !m.owned[ino] {
-		m.owned[ino] = true
-		m.files[ino] = bytes.Clone(m.files[ino])
-	}
-	return m.files[ino]
-}
-
-func (m *image) resize(ino uint64, size int64) {
-	b := m.file(ino)
-	if size <= int64(len(b)) {
-		m.files[ino] = b[:size]
-		return
-	}
-	m.files[ino] = append(b, make([]byte, size-int64(len(b)))...)
-}
-
-func (m *image) write(ino uint64, off int64, data []byte) {
-	if end := off + int64(len(data)); end > int64(len(m.files[ino])) {
-		m.resize(ino, end)
-	}
-	copy(m.file(ino)[off:], data)
-}
-
-var seed = maphash.MakeSeed()
-
-func (m *image) hash() uint64 {
-	var h maphash.Hash
-	h.SetSeed(seed)
-	var walk func(ino uint64)
-	walk = func(ino uint64) {
-		names := slices.Sorted(maps.Keys(m.dirs[ino]))
-		must(binary.Write(&h, binary.LittleEndian, int64(len(names))))
-		for _, name := range names {
-			child := m.dirs[ino][name]
-			_, isDir := m.dirs[child]
-			b := m.files[child]
-			must(binary.Write(&h, binary.LittleEndian, []int64{int64(len(name)), int64(len(b)), int64(m.other[child])}))
-			h.WriteString(name)
-			if isDir {
-				walk(child)
-				continue
-			}
-			h.Write(b)
-		}
-	}
-	walk(m.root)
-	return h.Sum64()
-}
-
-func (m *image) build() *vfs.Mem {
-	t := vfs.NewMem()
-	var walk func(ino uint64, dir string)
-	walk = func(ino uint64, dir string) {
-		for name, child := range m.dirs[ino] {
-			if _, isDir := m.dirs[child]; isDir {
-				must(t.Mkdir(dir + name))
-				walk(child, dir+name+"/")
-				continue
-			}
-			if mode, ok := m.other[child]; ok {
-				must(other(t, mode, dir+name))
-				continue
-			}
-			WriteFile(t, dir+name, m.files[child])
-		}
-	}
-	walk(m.root, "")
-	return t
-}
-
-func other(t *vfs.Mem, mode fs.FileMode, file string) error {
-	if mode&fs.ModeSymlink != 0 {
-		return t.Symlink("nowhere", file)
-	}
-	return t.Mkfifo(file)
-}
-
-// ReadFile returns a file's bytes.
-func ReadFile(m *vfs.Mem, file string) []byte {
-	f, err := m.Open(file, os.O_RDONLY)
-	must(err)
-	size, err := f.Size()
-	must(err)
-	b := make([]byte, size)
-	if _, err := f.ReadAt(b, 0); err != io.EOF {
-		must(err)
-	}
-	must(f.Close())
-	return b
-}
-
-// WriteFile makes or replaces a file's bytes, in place.
-func WriteFile(m *vfs.Mem, file string, b []byte) {
-	f, err := m.Open(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
-	must(err)
-	_, err = f.WriteAt(0, b)
-	must(err)
-	must(f.Truncate(int64(len(b))))
-	must(f.Close())
-}
-
-// Files lists the regular files below a directory, by path.
-func Files(m *vfs.Mem, dir string) []string {
-	var list []string
-	entries, err := m.ReadDir(dir)
-	must(err)
-	for _, e := range entries {
-		file := e.Name
-		if dir != "." {
-			file = dir + "/" + e.Name
-		}
-		if e.Mode.IsDir() {
-			list = append(list, Files(m, file)...)
-		} else {
-			list = append(list, file)
-		}
-	}
-	slices.Sort(list)
-	return list
+	e.seen[h] = len(v.marks)
+	e.count.States++
+	return e.fn(State{Mem: img.build(), Marks: v.marks})
 }

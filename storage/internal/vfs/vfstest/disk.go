@@ -228,7 +228,7 @@ func (d *Disk) rename(name, from, to string, do func(from, to string) error) err
 		return err
 	}
 	d.log = append(d.log, op{
-		kind: opRename, path: to, dir: d.dirIno(to), name: path.Base(to), ino: ino, fromDir: d.dirIno(from), fromName: path.Base(from),
+		kind: opRename, path: to, from: from, dir: d.dirIno(to), name: path.Base(to), ino: ino, fromDir: d.dirIno(from), fromName: path.Base(from),
 	})
 	return nil
 }
@@ -316,11 +316,9 @@ func (f *diskFile) WriteAt(off int64, bufs ...[]byte) (int, error) {
 	if v.Short {
 		data = data[:len(data)/2]
 	}
-	size, serr := f.f.Size()
-	must(serr)
 	n, werr := f.f.WriteAt(off, data)
 	if n > 0 {
-		f.d.log = append(f.d.log, op{kind: opWrite, path: f.path, ino: f.ino, off: off, data: data[:n], grows: off+int64(n) > size})
+		f.d.log = append(f.d.log, op{kind: opWrite, path: f.path, ino: f.ino, off: off, data: data[:n]})
 	}
 	if err == nil {
 		err = werr
