@@ -160,7 +160,11 @@ func (s *Server) accept(nc net.Conn) {
 	who, err := peerOf(uc)
 	if err != nil || !s.access().allows(who, uint32(os.Geteuid())) {
 		s.refused.Add(1)
-		s.log.Warn("connection refused: the peer may not", "uid", who.Uid, "gid", who.Gid, "pid", who.Pid, "err", err)
+		if err != nil {
+			s.log.Warn("connection refused: who the peer is cannot be told", "err", err)
+		} else {
+			s.log.Warn("connection refused: the peer may not", "uid", who.Uid, "gid", who.Gid, "pid", who.Pid)
+		}
 		who.close()
 		uc.Close()
 		return
