@@ -7,17 +7,18 @@ import (
 
 // budget bounds the bytes that all connections together hold in flight. Three parts keep
 // the parties out of each other's way: small frames have their own share; large ones take
-// from the main share as they grow; and when that is used up, one frame at a time may grow
-// out of a reserve of a whole frame, so that frames that wait for each other cannot stand
-// still. Replies are counted after they are made, and hold back the next large read.
+// from the main share as they grow, and share it with the replies; and when that is used
+// up, one frame at a time may grow out of a reserve of a whole frame, so that frames that
+// wait for each other cannot stand still. A read whose result can be large sets a state's
+// length aside before it runs, since what it holds is known only when it has run.
 type budget struct {
 	mu                 sync.Mutex
 	smallMax, mainMax  int64
-	total              int64
 	small, main, extra int64
 	replies            int64
+	read, reads        int64 // what one large read sets aside, and what all have
 	reserved           bool
-	changed            chan struct{} // closed at each release
+	changed            chan struct{} // closed at the next release; nil: nobody waits
 }
 
 // share is what one frame holds.
@@ -27,7 +28,7 @@ type share struct {
 }
 
 func newBudget(l *Limits) *budget {
-	b := &budget{changed: make(chan struct{})}
+	b := &budget{}
 	b.resize(l)
 	return b
 }
@@ -35,7 +36,7 @@ func newBudget(l *Limits) *budget {
 func (b *budget) resize(l *Limits) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.total = l.InFlightBytes
+	b.read = int64(l.StateBytes)
 	b.smallMax = l.InFlightBytes / 8
 	b.mainMax = max(0, l.InFlightBytes-b.smallMax-int64(l.FrameBytes))
 }
@@ -52,7 +53,7 @@ func (b *budget) take(s *share, n int64, small bool, stop <-chan struct{}, stall
 		case small && b.small+n <= b.smallMax:
 			s.small += n
 			b.small += n
-		case b.main+n <= b.mainMax:
+		case b.shared()+n <= b.mainMax:
 			s.main += n
 			b.main += n
 		case !b.reserved:
@@ -60,7 +61,7 @@ func (b *budget) take(s *share, n int64, small bool, stop <-chan struct{}, stall
 			s.extra += n
 			b.extra += n
 		default:
-			changed := b.changed
+			changed := b.next()
 			b.mu.Unlock()
 			if !wait(changed, stop, stalled) {
 				return false
@@ -102,9 +103,20 @@ func (b *budget) give(s *share) {
 	b.mu.Unlock()
 }
 
+// next is closed at the next release. b.mu is held.
+func (b *budget) next() <-chan struct{} {
+	if b.changed == nil {
+		b.changed = make(chan struct{})
+	}
+	return b.changed
+}
+
+// wake tells of a release. b.mu is held.
 func (b *budget) wake() {
-	close(b.changed)
-	b.changed = make(chan struct{})
+	if b.changed != nil {
+		close(b.changed)
+		b.changed = nil
+	}
 }
 
 // reply counts the bytes of a reply that waits to be written, or with n < 0 was.
@@ -117,20 +129,40 @@ func (b *budget) reply(n int64) {
 	b.mu.Unlock()
 }
 
-// room waits until a large reply may be made.
-func (b *budget) room(stop <-chan struct{}, stalled func()) bool {
+// shared is what the main share holds. b.mu is held.
+func (b *budget) shared() int64 { return b.main + b.replies + b.reads }
+
+// full says that replies have no room left.
+func (b *budget) full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.shared() >= b.mainMax
+}
+
+// beginRead waits until a large read may run, and sets aside what it may hold: the returned
+// bytes, which endRead takes back. 0: stop was closed. One at a time runs with any room.
+func (b *budget) beginRead(stop <-chan struct{}, stalled func()) int64 {
 	for {
 		b.mu.Lock()
-		if b.small+b.main+b.extra+b.replies < b.total {
+		if held := b.shared(); held+b.read <= b.mainMax || b.reads == 0 && held < max(b.mainMax, 1) {
+			n := b.read
+			b.reads += n
 			b.mu.Unlock()
-			return true
+			return n
 		}
-		changed := b.changed
+		changed := b.next()
 		b.mu.Unlock()
 		if !wait(changed, stop, stalled) {
-			return false
+			return 0
 		}
 	}
+}
+
+func (b *budget) endRead(n int64) {
+	b.mu.Lock()
+	b.reads -= n
+	b.wake()
+	b.mu.Unlock()
 }
 
 func (b *budget) held() int64 {

@@ -34,6 +34,7 @@ type conn struct {
 	credsGone bool
 
 	slots    chan struct{} // one for each request that is not answered
+	turn     chan struct{} // of the large read that waits for room
 	handlers sync.WaitGroup
 	jc       *jsonrpc2.Conn
 	ready    chan struct{} // closed when jc is there
@@ -53,7 +54,7 @@ func newConn(s *Server, nc *net.UnixConn, id uint64, who creds) *conn {
 	limits := s.limits.Load()
 	c := &conn{
 		srv: s, nc: nc, id: id, creds: who, limits: limits,
-		slots: make(chan struct{}, limits.InFlightPerConnection),
+		slots: make(chan struct{}, limits.InFlightPerConnection), turn: make(chan struct{}, 1),
 		ready: make(chan struct{}), readEnd: make(chan struct{}), closed: make(chan struct{}),
 	}
 	c.readAt.Store(time.Now().UnixNano())
@@ -168,17 +169,19 @@ func (c *conn) prepare(r *request) (*method, any, error) {
 // serve runs one request's handler.
 func (c *conn) serve(jc *jsonrpc2.Conn, r *request, m *method, params any, o *op) {
 	var result [][]byte
-	err := c.srv.enter(c, m, r.batch)
+	aside, err := c.srv.enter(c, m, r.batch)
 	if err == nil {
 		ctx := context.WithValue(c.srv.base, requestKey, requestID{c.id, r.id})
 		ctx = WithReceived(WithAdmit(WithPeer(ctx, c), func() { c.order.admit(o) }), r.received)
 		ctx = WithAfterReply(ctx, func(f func()) { r.after = append(r.after, f) })
 		result, err = c.call(ctx, m, params)
-		if m.large {
-			c.srv.ungate()
-		}
 	}
-	c.order.finish(o, func() { c.finish(jc, r, m, result, err) })
+	c.order.finish(o, func() {
+		c.finish(jc, r, m, result, err)
+		if aside > 0 {
+			c.srv.budget.endRead(aside) // the reply counts for itself now
+		}
+	})
 }
 
 // full says that a batch has no room for another large reply.

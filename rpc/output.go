@@ -70,7 +70,7 @@ func (o *output) add(pieces [][]byte, done func(), note bool) error {
 		return net.ErrClosed
 	}
 	if note {
-		if o.notes > 0 && o.notes+n > o.c.limits.QueuedNotifications {
+		if o.notes > 0 && (o.notes+n > o.c.limits.QueuedNotifications || o.c.srv.budget.full()) {
 			o.mu.Unlock()
 			return errNoRoom
 		}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +48,6 @@ type Server struct {
 	limits  atomic.Pointer[Limits]
 	budget  *budget
 	base    context.Context
-	readers chan struct{} // places for large reads
 
 	errors, refused atomic.Uint64
 
@@ -74,8 +72,8 @@ func NewServer(service Service, o Options) *Server {
 	}
 	s := &Server{
 		service: service, log: o.Logger, access: o.Access, lookup: o.Lookup, base: context.Background(),
-		budget: newBudget(&o.Limits), readers: make(chan struct{}, max(4, 2*runtime.GOMAXPROCS(0))),
-		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
+		budget: newBudget(&o.Limits),
+		conns:  map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
 	}
 	s.limits.Store(&o.Limits)
 	return s
@@ -253,38 +251,41 @@ func (s *Server) sessionOfKey(key string) (checkpoint.ID, bool) {
 	return s.lookup.SessionOfKey(key)
 }
 
-// enter waits until a request may run. A read with a large result waits until the peer has
-// taken most of what it was sent before, there is room in the budget, and not too many run.
+// enter waits until a request may run, and returns what it has set aside for its result. A
+// read with a large one waits until the peer has taken most of what it was sent before and
+// there is room in the budget; of one connection, one waits for that room at a time.
 // In a batch, whose replies wait for each other, it is refused when that takes long.
-func (s *Server) enter(c *conn, m *method, b *batch) error {
+func (s *Server) enter(c *conn, m *method, b *batch) (int64, error) {
 	if !m.large {
-		return nil
+		return 0, nil
 	}
-	if b == nil {
-		if !c.out.backlog() || !s.budget.room(c.closed, s.shed) {
-			return errGone
-		}
-	} else {
+	if b != nil {
 		if b.full(c.limits.FrameBytes) {
-			return errBatchFull
+			return 0, errBatchFull
 		}
 		late, cancel := context.WithTimeout(context.Background(), 2*stallTime)
 		defer cancel()
-		if !s.budget.room(late.Done(), s.shed) {
-			return errBusy
+		if n := s.budget.beginRead(late.Done(), s.shed); n > 0 {
+			return n, nil
 		}
+		return 0, errBusy
 	}
 	select {
-	case s.readers <- struct{}{}:
-		return nil
+	case c.turn <- struct{}{}:
 	case <-c.closed:
-		return errGone
+		return 0, errGone
 	}
+	defer func() { <-c.turn }()
+	if !c.out.backlog() {
+		return 0, errGone
+	}
+	if n := s.budget.beginRead(c.closed, s.shed); n > 0 {
+		return n, nil
+	}
+	return 0, errGone
 }
 
 var errBusy = &checkpoint.Error{Kind: checkpoint.KindOverloaded, Message: "too many bytes are in flight; try again, outside a batch best", Retry: true}
-
-func (s *Server) ungate() { <-s.readers }
 
 // shed is called while somebody has waited for room for a second: it ends the connections
 // that hold much and whose peers neither send nor take anything.
