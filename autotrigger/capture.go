@@ -13,16 +13,22 @@ import (
 	"github.com/forge-cpd/forge-cpd/autotrigger/internal/watch"
 )
 
-// given is a file that a follower has read, or the problem that it had with it.
-type given func() (File, string)
+// origin is the line of a followed file that a trigger is about.
+type origin struct {
+	key string // of the following
+	// file reads the file as it was at the end of the line, or tells the problem with it.
+	file func() (File, string)
+	// after is the place behind the line; nil when the line holds more calls.
+	after *savedFile
+}
 
-// capture reads the session's files; own stands for the file of its path on disk.
+// capture reads the session's files; that of o, if any, stands for what is on disk.
 // What cannot be captured is told in problems, never left out in silence; a file that is
 // not there is not a problem.
-func (e *Engine) capture(f *files, own given) (out []File, problems []string) {
+func (e *Engine) capture(f *files, o *origin) (out []File, problems []string) {
 	c := capturing{opts: e.opts, have: map[string]bool{}}
-	if own != nil {
-		file, problem := own()
+	if o != nil {
+		file, problem := o.file()
 		c.have[file.Path] = true
 		if problem != "" {
 			c.problems = append(c.problems, problem)

@@ -30,6 +30,7 @@ type follower struct {
 
 	reading sync.Mutex
 	first   bool // nothing was saved of it yet; guarded by the engine's setting
+	loose   bool // calls were passed whose checkpoint did not keep the place behind them; guarded by reading
 
 	mu    sync.Mutex // guards what follows; never held while a checkpoint is taken
 	since time.Time
@@ -82,6 +83,11 @@ func (f *follower) captured() []string {
 	return paths
 }
 
+// fileClock is how far a file's time may lie behind the clock that was read before it was
+// written: kernels stamp files with the time of their last tick, some file systems in steps
+// of two seconds.
+const fileClock = 2 * time.Second
+
 // start finds the place to go on from in each file that is there. Called with reading
 // held, after the watch was armed: what grows later is told.
 func (f *follower) start() error {
@@ -104,7 +110,7 @@ func (f *follower) start() error {
 			continue
 		}
 		info, err := os.Lstat(path)
-		if err != nil || !first && info.ModTime().After(f.since) {
+		if err != nil || !first && info.ModTime().After(f.since.Add(-fileClock)) {
 			continue // it appeared while nobody looked
 		}
 		place, err := fromEnd(path)
@@ -149,8 +155,13 @@ func (f *follower) read(ctx context.Context, paths []string) (again []string) {
 			f.w.e.failed(f.w.s, Trigger{Session: f.w.s.id, Cause: f.w.cfg.Cause}, fmt.Errorf("follow %s: %w", path, err))
 		}
 	}
+	// Lines without a call may be read again after a crash: they alone are not worth saving.
+	within := time.Duration(atEnd)
+	if f.loose {
+		within, f.loose = f.w.e.opts.SaveEvery, false
+	}
 	f.w.e.mu.Lock()
-	f.w.e.touch(f.w.s, f.w.e.opts.SaveEvery)
+	f.w.e.touch(f.w.s, within)
 	f.w.e.mu.Unlock()
 	return again
 }
@@ -294,9 +305,14 @@ func (f *follower) readOn(ctx context.Context, p *followed, file *os.File, info 
 		if err := f.takePending(ctx, p, file, whole); err != nil {
 			return err
 		}
-		if err := f.advance(p, file, end); err != nil {
+		if end == p.Offset {
+			continue
+		}
+		after, err := p.behind(file, end)
+		if err != nil {
 			return err
 		}
+		f.goTo(p, after)
 	}
 	return ctx.Err()
 }
@@ -340,37 +356,43 @@ func parse(p transcript.Parser, n int, line []byte) (calls []transcript.Call) {
 
 // takePending takes the calls of the line that ends at p.parsed, in their order.
 func (f *follower) takePending(ctx context.Context, p *followed, file *os.File, whole *prefix) error {
-	had := len(p.pending) > 0
-	for len(p.pending) > 0 {
-		if err := f.call(ctx, p, p.pending[0], whole); err != nil && (ctx.Err() != nil || tryAgain(err)) {
-			return takeError{err}
-		}
-		p.pending = p.pending[1:]
+	if len(p.pending) == 0 {
+		return nil
 	}
-	if had {
-		return f.advance(p, file, p.parsed)
-	}
-	return nil
-}
-
-// advance moves the place behind a line whose calls are all taken.
-func (f *follower) advance(p *followed, file *os.File, end int64) error {
-	m, err := mark(file, end)
+	after, err := p.behind(file, p.parsed)
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p.Offset, p.Mark, p.Active, p.grown = end, m, true, time.Now()
+	for len(p.pending) > 0 {
+		o := &origin{key: followKey(f.w.cfg), file: func() (File, string) { return whole.upTo(p.Path, p.parsed) }}
+		if len(p.pending) == 1 {
+			o.after = &after
+		}
+		saved, err := f.call(ctx, p, p.pending[0], o)
+		if err != nil && (ctx.Err() != nil || tryAgain(err)) {
+			return takeError{err}
+		}
+		f.loose = f.loose || !saved
+		p.pending = p.pending[1:]
+	}
+	f.goTo(p, after)
 	return nil
 }
 
-// call fires one finished call with the transcript as it was at the end of its line.
-func (f *follower) call(ctx context.Context, p *followed, c transcript.Call, whole *prefix) error {
+// goTo moves the place behind a line whose calls are all taken.
+func (f *follower) goTo(p *followed, after savedFile) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p.savedFile, p.grown = after, time.Now()
+}
+
+// call fires one finished call with the transcript as it was at the end of its line, and
+// tells whether the place is saved with its checkpoint.
+func (f *follower) call(ctx context.Context, p *followed, c transcript.Call, o *origin) (bool, error) {
 	cause := c.Cause
 	if cause == checkpoint.CauseError && !f.w.e.takesErrors(f.w.s) {
 		if c.Plain {
-			return nil
+			return true, nil
 		}
 		cause = checkpoint.CauseToolCall
 	}
@@ -388,10 +410,8 @@ func (f *follower) call(ctx context.Context, p *followed, c transcript.Call, who
 		Path string `json:"path"`
 	}{c.Tool, c.ID, p.line, p.Path})
 	if err != nil {
-		return err
+		return false, err
 	}
-	end := p.parsed
-	_, err = f.w.e.decide(ctx, f.w.s, Trigger{Session: f.w.s.id, Cause: cause, Message: message, Detail: detail},
-		func() (File, string) { return whole.upTo(p.Path, end) })
-	return err
+	out, err := f.w.e.decide(ctx, f.w.s, Trigger{Session: f.w.s.id, Cause: cause, Message: message, Detail: detail}, o)
+	return out.Saved, err
 }

@@ -171,77 +171,6 @@ func TestFollowOverRestarts(t *testing.T) {
 	}
 }
 
-// A daemon that was killed right after it began has saved where: a transcript that grew
-// meanwhile is read from there, not from its new end.
-func TestFollowAfterACrashMissesNothing(t *testing.T) {
-	data := transcriptData(t, "claude-code-a")
-	for _, there := range []bool{false, true} {
-		path := filepath.Join(t.TempDir(), "t.jsonl")
-		if there {
-			write(t, path, nil)
-		}
-		k := &taker{}
-		id := checkpoint.NewID()
-		crashed := New(Options{Take: k.take, Save: k.save})
-		stop := start(t, crashed)
-		mustSet(t, crashed, id, following(path), time.Time{}, nil)
-		k.mu.Lock()
-		last := k.states[id] // what the disk holds when the daemon is killed
-		k.mu.Unlock()
-		stop()
-		write(t, path, data)
-		e := New(Options{Take: k.take})
-		mustSet(t, e, id, following(path), time.Time{}, last)
-		stop = start(t, e)
-		eventually(t, "all calls", func() bool { return len(k.requests()) >= 28 })
-		stop()
-		checkCalls(t, k.got, path, data, 28, 1)
-	}
-}
-
-// A daemon that was killed has saved nothing since: ids derived from the call make the
-// taker answer with what is there.
-func TestFollowAfterACrashRepeatsOnlyKnownCalls(t *testing.T) {
-	data := transcriptData(t, "claude-code-a")
-	path := filepath.Join(t.TempDir(), "t.jsonl")
-	known := map[string]Outcome{}
-	made := 0
-	k := &taker{answer: func(n int, r Request) (Outcome, error) {
-		out, there := known[r.ToolCallID]
-		out.Existing = there
-		if !there {
-			made++
-			out = Outcome{CheckpointID: checkpoint.NewID(), Sequence: uint64(n), Timestamp: time.Now()}
-			known[r.ToolCallID] = out
-		}
-		return out, nil
-	}}
-	cfg := following(path)
-	cfg.Watch[0].FromStart = true
-	id := checkpoint.NewID()
-	write(t, path, data[:len(data)/2])
-	distinct := func() int {
-		ids := map[string]bool{}
-		for _, r := range k.requests() {
-			ids[r.ToolCallID] = true
-		}
-		return len(ids)
-	}
-	run := func(want int) {
-		e := New(Options{Take: k.take})
-		mustSet(t, e, id, cfg, time.Time{}, nil) // nothing was saved
-		stop := start(t, e)
-		eventually(t, "the calls so far", func() bool { return distinct() >= want })
-		stop()
-	}
-	run(5)
-	write(t, path, data[len(data)/2:])
-	run(28)
-	if made != 28 || len(k.got) <= 28 {
-		t.Errorf("%d checkpoints of %d requests", made, len(k.got))
-	}
-}
-
 func TestFollowFromTheEndAndNames(t *testing.T) {
 	data := transcriptData(t, "claude-code-a")
 	lines := slices.Collect(bytes.Lines(data))
@@ -333,37 +262,6 @@ func TestFollowRotationAndTruncation(t *testing.T) {
 				t.Errorf("calls %v, want %v", got, want)
 			}
 		})
-	}
-}
-
-// A log that was rotated while nobody looked is finished under its new name.
-func TestFollowRotatedBetweenRuns(t *testing.T) {
-	data := transcriptData(t, "claude-code-a")
-	lines := slices.Collect(bytes.Lines(data))
-	path := filepath.Join(t.TempDir(), "t.jsonl")
-	k := &taker{}
-	id := checkpoint.NewID()
-	cfg := following(path)
-	cfg.Watch[0].FromStart = true
-	run := func(want int) {
-		e := New(Options{Take: k.take, Save: k.save})
-		mustSet(t, e, id, cfg, time.Time{}, k.states[id])
-		stop := start(t, e)
-		eventually(t, "the calls so far", func() bool { return len(k.requests()) >= want })
-		stop()
-	}
-	write(t, path, bytes.Join(lines[:90], nil))
-	run(10)
-	write(t, path, bytes.Join(lines[90:120], nil))
-	must(t, os.Rename(path, path+".1"))
-	write(t, path, bytes.Join(lines[120:], nil))
-	run(28)
-	ids := map[string]bool{}
-	for _, r := range k.got {
-		ids[r.ToolCallID] = true
-	}
-	if len(k.got) != 28 || len(ids) != 28 {
-		t.Errorf("%d checkpoints of %d calls", len(k.got), len(ids))
 	}
 }
 

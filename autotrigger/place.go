@@ -22,6 +22,18 @@ type savedFollow struct {
 	Files []savedFile `json:"files"`
 }
 
+// move replaces the place in one file.
+func (s *savedFollow) move(to savedFile) {
+	if s == nil {
+		return // the watch was taken away meanwhile
+	}
+	for i := range s.Files {
+		if s.Files[i].Path == to.Path {
+			s.Files[i] = to
+		}
+	}
+}
+
 // savedFile is a place in one followed file, and what tells whether it is still that file.
 type savedFile struct {
 	Path   string `json:"path"`
@@ -62,6 +74,15 @@ type followed struct {
 	line    int               // of Offset, counted from 1 for the first
 	pending []transcript.Call // of the line before parsed, not yet taken
 	parsed  int64             // the end of that line
+}
+
+// behind is the place after the line that ends at end.
+func (s *savedFile) behind(f *os.File, end int64) (savedFile, error) {
+	after := *s
+	var err error
+	after.Mark, err = mark(f, end)
+	after.Offset, after.Active = end, true
+	return after, err
 }
 
 // holds tells whether the file still has, before Offset, what was read there.

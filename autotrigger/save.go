@@ -3,6 +3,7 @@ package autotrigger
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 
@@ -14,11 +15,15 @@ func (e *Engine) touch(s *session, d time.Duration) {
 	if e.opts.Save == nil {
 		return
 	}
+	s.touched++
 	at := time.Now().Add(d)
 	if old, there := e.unsaved[s]; !there || at.Before(old) {
 		e.unsaved[s] = at
 	}
 }
+
+// atEnd is a touch that waits for the end of Run, or for what is saved sooner.
+const atEnd = math.MaxInt64
 
 // saveLoop saves what is due once a second.
 func (e *Engine) saveLoop(ctx context.Context) {
@@ -64,12 +69,16 @@ func (e *Engine) save(ctx context.Context, due func(time.Time) bool) {
 func (e *Engine) saveOne(ctx context.Context, s *session) {
 	e.mu.Lock()
 	raw, err := s.state()
+	rendered := s.rendered
 	e.mu.Unlock()
 	if err == nil {
 		err = e.opts.Save(ctx, s.id, raw)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err == nil && s.rendered != rendered {
+		e.touch(s, e.opts.SaveEvery) // a checkpoint may have brought a later one, which this one undid
+	}
 	switch {
 	case err == nil || errors.Is(err, checkpoint.ErrNotFound): // deleted: nothing to keep
 		if _, again := e.unsaved[s]; !again && e.parted[s.id] == s {
@@ -80,6 +89,18 @@ func (e *Engine) saveOne(ctx context.Context, s *session) {
 	default:
 		e.opts.Logger.Warn("save a session's automation state; trying again", "session", s.id, "error", err)
 		e.touch(s, e.opts.SaveCounts)
+	}
+}
+
+// savedWith notes that the state went with a checkpoint: it was rendered when the session
+// had been touched so often. Called with mu held.
+func (e *Engine) savedWith(s *session, touched uint64) {
+	if s.touched != touched {
+		return
+	}
+	delete(e.unsaved, s)
+	if e.parted[s.id] == s {
+		delete(e.parted, s.id)
 	}
 }
 

@@ -29,6 +29,10 @@ type Request struct {
 	// Problems tell which files could not be captured, and why. The checkpoint is taken
 	// without them; the taker reports them in an auto_failed event.
 	Problems []string
+	// AutoState is what Save would be given once this checkpoint is taken. A taker that
+	// keeps it in one step with the checkpoint says so in Outcome.Saved: then the place in a
+	// followed transcript and its newest checkpoint cannot part, and nothing is saved again.
+	AutoState json.RawMessage
 }
 
 // File is one captured file.
@@ -56,6 +60,7 @@ type Outcome struct {
 	Timestamp    time.Time // of the checkpoint
 	Skipped      Skipped
 	Existing     bool // the tool call had its checkpoint already
+	Saved        bool // Request.AutoState was kept with it
 }
 
 // Options of New. Take is required; zero limits are the defaults.

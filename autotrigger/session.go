@@ -28,38 +28,58 @@ type session struct {
 
 	taken, skipped, failed uint64
 	lastError              string
+	touched                uint64 // how often touch was called
+	rendered               uint64 // and state
 	calls                  *calls // nil until there is one
 }
 
 func newSession(id checkpoint.ID, st saved) *session {
-	s := &session{
+	return &session{
 		id: id, busy: make(chan struct{}, 1), index: -1,
 		taken: st.Taken, skipped: st.Skipped, failed: st.Failed, lastError: st.LastError,
 		lastRun: st.LastRun, lastAuto: st.LastAuto, anchor: st.Anchor, started: !st.Anchor.IsZero(),
 	}
-	for _, c := range st.Calls {
-		s.remember(c)
-	}
-	return s
 }
 
-func (s *session) remember(c savedCall) {
+func (s *session) remember(c knownCall) {
 	if s.calls == nil {
-		s.calls = &calls{byID: map[string]savedCall{}}
+		s.calls = &calls{byID: map[string]knownCall{}}
 	}
 	s.calls.add(c)
 }
 
-// state renders what a restart needs.
-func (s *session) state() (json.RawMessage, error) {
+// state renders what a restart needs. Called with the engine's mu held.
+func (s *session) state() (json.RawMessage, error) { return s.render(s.saved()) }
+
+func (s *session) render(st saved) (json.RawMessage, error) {
+	s.rendered++
+	return json.Marshal(st)
+}
+
+func (s *session) saved() saved {
 	st := saved{
 		Version: savedVersion, Taken: s.taken, Skipped: s.skipped, Failed: s.failed,
-		LastRun: s.lastRun, LastAuto: s.lastAuto, Anchor: s.anchor, LastError: s.lastError, Calls: s.calls.save(),
+		LastRun: s.lastRun, LastAuto: s.lastAuto, Anchor: s.anchor, LastError: s.lastError,
 	}
 	if s.files != nil {
 		st.Follow = s.files.save()
 	}
-	return json.Marshal(st)
+	return st
+}
+
+// stateAfter renders what a restart needs once a checkpoint is taken now, which is about
+// the line of a followed file that o names, if any.
+func (s *session) stateAfter(now time.Time, o *origin) (json.RawMessage, error) {
+	st := s.saved()
+	st.Taken++
+	st.LastRun, st.LastError = now, ""
+	if now.After(st.LastAuto) {
+		st.LastAuto = now
+	}
+	if o != nil && o.after != nil {
+		st.Follow[o.key].move(*o.after)
+	}
+	return s.render(st)
 }
 
 // intervalAt is the interval's next run; zero when it is off.

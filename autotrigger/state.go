@@ -9,12 +9,10 @@ import (
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 )
 
-// How many tool calls a session remembers, so that one told twice (by a hook and by a
-// transcript, or by a transcript that was copied) is one checkpoint; the saved ones bridge a restart.
-const (
-	maxCalls      = 2048
-	maxSavedCalls = 128
-)
+// maxCalls is how many tool calls a session remembers, so that one told twice (by a hook
+// and by a transcript, or by a transcript that was copied) is one checkpoint, though that
+// one may be gone meanwhile. Over a restart the taker knows it by its id.
+const maxCalls = 2048
 
 // saved is a session's state between runs of the daemon; Options.Save keeps it.
 type saved struct {
@@ -26,14 +24,14 @@ type saved struct {
 	LastAuto  time.Time               `json:"last_auto,omitzero"`
 	Anchor    time.Time               `json:"anchor,omitzero"`
 	LastError string                  `json:"last_error,omitempty"`
-	Calls     []savedCall             `json:"calls,omitempty"`
 	Follow    map[string]*savedFollow `json:"follow,omitempty"`
 }
 
-type savedCall struct {
-	Tool         string        `json:"tool_call_id"`
-	CheckpointID checkpoint.ID `json:"checkpoint_id"`
-	Sequence     uint64        `json:"sequence_number"`
+// knownCall is a tool call and its checkpoint.
+type knownCall struct {
+	tool     string
+	id       checkpoint.ID
+	sequence uint64
 }
 
 const savedVersion = 1
@@ -54,20 +52,20 @@ func decodeSaved(raw json.RawMessage) (saved, error) {
 
 // calls remembers the newest tool calls and their checkpoints.
 type calls struct {
-	byID  map[string]savedCall
+	byID  map[string]knownCall
 	order []string
 }
 
-func (c *calls) find(id string) (savedCall, bool) {
+func (c *calls) find(id string) (knownCall, bool) {
 	if c == nil {
-		return savedCall{}, false
+		return knownCall{}, false
 	}
 	call, ok := c.byID[id]
 	return call, ok
 }
 
-func (c *calls) add(call savedCall) {
-	if _, there := c.byID[call.Tool]; there {
+func (c *calls) add(call knownCall) {
+	if _, there := c.byID[call.tool]; there {
 		return
 	}
 	if len(c.order) == maxCalls {
@@ -76,18 +74,6 @@ func (c *calls) add(call savedCall) {
 		}
 		c.order = slices.Clone(c.order[maxCalls/2:])
 	}
-	c.byID[call.Tool] = call
-	c.order = append(c.order, call.Tool)
-}
-
-func (c *calls) save() []savedCall {
-	if c == nil {
-		return nil
-	}
-	from := max(0, len(c.order)-maxSavedCalls)
-	out := make([]savedCall, 0, len(c.order)-from)
-	for _, id := range c.order[from:] {
-		out = append(out, c.byID[id])
-	}
-	return out
+	c.byID[call.tool] = call
+	c.order = append(c.order, call.tool)
 }

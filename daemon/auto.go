@@ -58,7 +58,7 @@ func (s *service) take(ctx context.Context, r autotrigger.Request) (autotrigger.
 	}
 	c.Context = s.contextOf(ctx, sess, peer, from.source)
 	c.Context.Detail = r.Detail
-	got, err := s.submit(ctx, c, from)
+	got, err := s.submitWith(ctx, c, from, r.AutoState)
 	if err != nil {
 		if r.ToolCallID != "" && errors.Is(err, checkpoint.ErrConflict) {
 			// The same call was told of by hook and transcript at once: one of them was first.
@@ -76,7 +76,7 @@ func (s *service) take(ctx context.Context, r autotrigger.Request) (autotrigger.
 	}
 	s.metrics.createSeconds.observe(time.Since(start))
 	s.retain(ctx, sess)
-	return autotrigger.Outcome{CheckpointID: got.CheckpointID, Sequence: got.Sequence, Timestamp: got.Timestamp, Existing: got.Existing}, nil
+	return autotrigger.Outcome{CheckpointID: got.CheckpointID, Sequence: got.Sequence, Timestamp: got.Timestamp, Existing: got.Existing, Saved: c.AutoState != nil && !got.Existing}, nil
 }
 
 // stateOfTrigger finds the state and decides whether it is worth a checkpoint.
@@ -215,53 +215,6 @@ func newestTime(sess checkpoint.Session) time.Time {
 		return time.Time{}
 	}
 	return sess.Last.Timestamp
-}
-
-// keptAuto is what the store keeps beside a session for its automation.
-type keptAuto struct {
-	Engine json.RawMessage `json:"engine,omitempty"`
-	// Configured: the automation is the configuration file's, and ends with its entry there,
-	// also when that goes while no daemon runs.
-	Configured bool `json:"configured,omitempty"`
-}
-
-func (s *service) keptAuto(ctx context.Context, id checkpoint.ID) (keptAuto, error) {
-	raw, err := s.store.AutoState(ctx, id)
-	if err != nil || len(raw) == 0 {
-		return keptAuto{}, err
-	}
-	var k keptAuto
-	if err := json.Unmarshal(raw, &k); err != nil {
-		return keptAuto{}, checkpoint.Errorf(checkpoint.KindInternal, "reading what was kept of a session's automation: %w", err)
-	}
-	return k, nil
-}
-
-func (s *service) keepAuto(ctx context.Context, id checkpoint.ID, change func(*keptAuto)) error {
-	s.keptMu.Lock()
-	defer s.keptMu.Unlock()
-	k, err := s.keptAuto(ctx, id)
-	if err != nil {
-		return err
-	}
-	change(&k)
-	raw, err := json.Marshal(k)
-	if err != nil {
-		return checkpoint.Errorf(checkpoint.KindInternal, "keeping a session's automation: %w", err)
-	}
-	_, err = s.store.ChangeSession(ctx, id, storage.SessionChange{AutoState: raw})
-	return err
-}
-
-// saveAutoState keeps the engine's own state of a session.
-func (s *service) saveAutoState(ctx context.Context, id checkpoint.ID, state json.RawMessage) error {
-	return s.keepAuto(ctx, id, func(k *keptAuto) { k.Engine = state })
-}
-
-// loadAutoState is what saveAutoState kept, nil for nothing.
-func (s *service) loadAutoState(ctx context.Context, id checkpoint.ID) (json.RawMessage, error) {
-	k, err := s.keptAuto(ctx, id)
-	return k.Engine, err
 }
 
 // report counts what the engine decided, and tells of failures.

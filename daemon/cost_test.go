@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,11 +12,17 @@ import (
 )
 
 // A real transcript that is kept at each of its tool calls takes at most 0.8 of its final size
-// on the disk, everything in the data directory counted, and comes back whole. One
-// that grows slowly takes more rounds of publishing: there 0.82 was seen.
+// on the disk, everything in the data directory counted, and comes back whole: written at
+// once, and so slowly that each checkpoint is published before the next, which costs most.
 func TestATranscriptKeptAtEachToolCallIsSmall(t *testing.T) {
-	for name, calls := range map[string]int{"claude-code-a": 28, "claude-code-b": 52} {
-		t.Run(name, func(t *testing.T) {
+	type written struct {
+		name   string
+		calls  int
+		slowly bool
+	}
+	for _, w := range []written{{"claude-code-a", 28, false}, {"claude-code-a", 28, true}, {"claude-code-b", 52, false}, {"claude-code-b", 52, true}} {
+		name, calls := w.name, w.calls
+		t.Run(fmt.Sprintf("%s slowly=%t", name, w.slowly), func(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join("..", "autotrigger", "transcript", "testdata", name+".jsonl"))
 			if err != nil {
 				t.Fatal(err)
@@ -23,9 +30,9 @@ func TestATranscriptKeptAtEachToolCallIsSmall(t *testing.T) {
 			o := directoryOptions(t)
 			path := filepath.Join(shortDir(t), "t.jsonl")
 			auto := checkpoint.DefaultAuto()
-			w := checkpoint.DefaultWatch()
-			w.Path, w.Format, w.FromStart = path, "claude-code", true
-			auto.OnToolCall, auto.IntervalSeconds, auto.Watch = true, 0, []checkpoint.Watch{w}
+			watch := checkpoint.DefaultWatch()
+			watch.Path, watch.Format, watch.FromStart = path, "claude-code", true
+			auto.OnToolCall, auto.IntervalSeconds, auto.Watch = true, 0, []checkpoint.Watch{watch}
 			o.Config.Sessions = append(o.Config.Sessions, sessionOf("agent", auto))
 			d := start(t, o)
 			p := d.dial()
@@ -35,12 +42,18 @@ func TestATranscriptKeptAtEachToolCallIsSmall(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
+			told := 0
 			for line := range bytes.Lines(text) {
 				if _, err := f.Write(line); err != nil {
 					t.Fatal(err)
 				}
+				if w.slowly && bytes.Contains(line, []byte(`"type":"tool_result"`)) {
+					p.note()
+					told++
+					p.call("daemon.sync", obj{}, nil)
+				}
 			}
-			for range calls {
+			for ; told < calls; told++ {
 				p.note()
 			}
 			p.call("daemon.sync", obj{}, nil)

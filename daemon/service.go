@@ -44,7 +44,7 @@ type service struct {
 
 	retained retentionState
 
-	keptMu sync.Mutex // orders changes of what is kept beside sessions; see keepAuto
+	kept keptLocks
 }
 
 var _ rpc.Service = (*service)(nil)

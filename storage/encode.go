@@ -30,6 +30,7 @@ type draft struct {
 	trigger                 checkpoint.Trigger
 	cause                   checkpoint.Cause
 	given                   checkpoint.ID // the parent that the client named
+	autoState               json.RawMessage
 
 	parent   checkpoint.ID
 	sequence uint64
@@ -52,6 +53,7 @@ func newDraft(c *NewCheckpoint) (*draft, error) {
 	d := &draft{
 		id: c.ID, session: c.SessionID, state: c.State, metadata: c.Metadata,
 		trigger: c.Trigger, cause: c.Cause, given: c.ParentID, files: len(c.Context.Files) > 0,
+		autoState: c.AutoState,
 	}
 	tags := c.Tags
 	if tags == nil {

@@ -340,13 +340,14 @@ func (s *dirStore) dropDescriptions(b *batch) error {
 	return errors.Join(errs...)
 }
 
-// makeDirs makes a session's directories; their names are durable before a file is.
+// makeDirs makes a session's directories; their names are durable before a file is. The
+// one of annotations comes with the first of them.
 func (s *dirStore) makeDirs(j *sessionJob) error {
 	if j.s.disk.made || j.deleted {
 		return nil
 	}
 	dir := sessionDir(j.s.meta.ID)
-	for _, d := range []string{dir, dir + "/checkpoints", dir + "/annotations"} {
+	for _, d := range []string{dir, dir + "/checkpoints"} {
 		if err := s.fs.Mkdir(d); err != nil && !errors.Is(err, syscall.EEXIST) {
 			return err
 		}
@@ -476,6 +477,11 @@ func (s *dirStore) describe(j *sessionJob) error {
 			return err
 		}
 	}
+	if len(j.notes) > 0 {
+		if err := s.makeNotesDir(dir); err != nil {
+			return err
+		}
+	}
 	for id, fresh := range j.notes {
 		s.mu.RLock()
 		count := 0
@@ -501,6 +507,17 @@ func (s *dirStore) describe(j *sessionJob) error {
 		}
 	}
 	return s.writeManifest(j)
+}
+
+func (s *dirStore) makeNotesDir(session string) error {
+	err := s.fs.Mkdir(session + "/annotations")
+	if errors.Is(err, syscall.EEXIST) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.fs.SyncDir(session)
 }
 
 func (s *dirStore) writeNotes(session, id checkpoint.ID, notes []checkpoint.Annotation) (record, error) {

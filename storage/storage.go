@@ -165,6 +165,9 @@ type NewCheckpoint struct {
 	State        json.RawMessage
 	Context      checkpoint.Context // Files is filled in from Files
 	Files        []FileContent
+	// AutoState, when not nil, becomes the session's with the checkpoint or not at all, as
+	// SessionChange.AutoState would. A create whose id is there already leaves it.
+	AutoState json.RawMessage
 }
 
 // FileContent is a captured file.

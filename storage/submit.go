@@ -19,7 +19,7 @@ func (s *dirStore) Submit(ctx context.Context, c *NewCheckpoint, done func(check
 		return
 	}
 	var receipt checkpoint.Receipt
-	o := &op{session: c.SessionID, bytes: len(d.head) + len(d.state)}
+	o := &op{session: c.SessionID, bytes: len(d.head) + len(d.state) + len(c.AutoState)}
 	large := ""
 	o.eval = func(t *tx) (err error) {
 		if err := s.full(); err != nil {
@@ -146,6 +146,11 @@ func (t *tx) create(d *draft, expected *checkpoint.ID, large string) (checkpoint
 	d.number(t.sequence, t.now(), v.head)
 	if err := t.addCheckpoint(d, large); err != nil {
 		return checkpoint.Receipt{}, err
+	}
+	if d.autoState != nil {
+		if err := t.record(record{Type: recChange, SessionID: d.session, Change: &sessionChange{AutoState: d.autoState}}); err != nil {
+			return checkpoint.Receipt{}, err
+		}
 	}
 	v.head = d.id
 	return d.receipt(), nil

@@ -2,6 +2,8 @@ package storagetest
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -196,6 +198,26 @@ func sessionChanges(h *harness) {
 		h.equal("name", got.Name, "new")
 		h.equal("state", state(), `{"taken":4}`)
 	})
+	// It may go with a checkpoint, large or small; not with one that is refused or there already.
+	for i, c := range []*storage.NewCheckpoint{draft(s.ID, "small"), draft(s.ID, "large")} {
+		if i == 1 {
+			c.State = json.RawMessage(`"` + strings.Repeat("x", 300_000) + `"`)
+		}
+		want := fmt.Sprintf(`{"taken":%d}`, 5+i)
+		c.AutoState = json.RawMessage(want)
+		r, err := storage.Create(h.Context(), h.s, c)
+		h.must(err)
+		again := *c
+		again.ID, again.AutoState = r.CheckpointID, json.RawMessage(`{"taken":0}`)
+		r, err = storage.Create(h.Context(), h.s, &again)
+		h.must(err)
+		h.equal("existing", r.Existing, true)
+		refused := draft(s.ID, "refused")
+		refused.ExpectedHead, refused.AutoState = &checkpoint.ID{}, json.RawMessage(`{"taken":0}`)
+		_, err = storage.Create(h.Context(), h.s, refused)
+		h.want(err, checkpoint.ErrConflict)
+		h.twice(func() { h.equal("state", state(), want) })
+	}
 }
 
 func closedSessions(h *harness) {

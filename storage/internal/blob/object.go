@@ -17,15 +17,16 @@ import (
 const (
 	kindPlain  = 'P' // the content itself
 	kindPacked = 'Z' // one zstd frame
+	kindText   = 'T' // one zstd frame that needs the dictionary
 	kindList   = 'L' // names of chunks, and the rest
 )
 
-// Sizes of a content's chunks, in bytes. An average of 8 KiB is where a transcript kept at
+// Sizes of a content's chunks, in bytes. An average of 10 KiB is where a transcript kept at
 // each of its tool calls is smallest: smaller chunks compress worse and cost a directory
 // entry each, larger ones leave more behind the last boundary to be kept again and again.
 const (
 	minChunk = 2 << 10
-	avgChunk = 8 << 10
+	avgChunk = 10 << 10
 	maxChunk = 32 << 10
 	// window is how much of what comes before the last chunk serves as its dictionary.
 	window = 64 << 10
@@ -70,9 +71,13 @@ func decode(sum Sum, stored []byte) (byte, []byte, error) {
 	switch kind {
 	case kindList:
 		return kind, body, nil
-	case kindPacked:
+	case kindPacked, kindText:
+		d := decoder()
+		if kind == kindText {
+			d = textDecoder()
+		}
 		var err error
-		if body, err = unpack(body, nil); err != nil {
+		if body, err = unpack(d, body); err != nil {
 			return 0, nil, err
 		}
 	case kindPlain:
@@ -100,7 +105,7 @@ func split(sum Sum, content []byte) []object {
 		objects = l.add(0, name, objects)
 	}
 	before := len(content) - len(last)
-	l.rest = pack(last, content[max(0, before-window):before])
+	l.rest = newEncoder(content[max(0, before-window):before]).EncodeAll(last, nil)
 	if l.packed = len(l.rest) < len(last); !l.packed {
 		l.rest = last
 	}
@@ -108,8 +113,8 @@ func split(sum Sum, content []byte) []object {
 }
 
 func chunkObject(sum Sum, content []byte) object {
-	if packed := pack(content, nil); len(packed) < len(content) {
-		return object{sum: sum, stored: seal(sum, append([]byte{kindPacked}, packed...))}
+	if packed := textEncoder().EncodeAll(content, nil); len(packed) < len(content) {
+		return object{sum: sum, stored: seal(sum, append([]byte{kindText}, packed...))}
 	}
 	return object{sum: sum, stored: seal(sum, append([]byte{kindPlain}, content...))}
 }
@@ -225,7 +230,9 @@ func (l *list) finish(content []byte) ([]byte, error) {
 	rest := l.rest
 	if l.packed {
 		var err error
-		if rest, err = unpack(rest, content[max(0, len(content)-window):]); err != nil {
+		d := newDecoder(content[max(0, len(content)-window):])
+		defer d.Close()
+		if rest, err = unpack(d, rest); err != nil {
 			return nil, err
 		}
 	}
@@ -236,39 +243,30 @@ func (l *list) finish(content []byte) ([]byte, error) {
 	return content, nil
 }
 
-var encoder = sync.OnceValue(func() *zstd.Encoder { return newEncoder(nil) })
+var textEncoder = sync.OnceValue(func() *zstd.Encoder { return newEncoder([]byte(dictionary)) })
 
+// newEncoder compresses what comes after dict.
 func newEncoder(dict []byte) *zstd.Encoder {
-	opts := []zstd.EOption{
+	e, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true),
-		zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(2 * window), zstd.WithLowerEncoderMem(true),
-	}
-	if dict != nil {
-		opts = append(opts, zstd.WithEncoderDictRaw(0, dict))
-	}
-	e, err := zstd.NewWriter(nil, opts...)
+		zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(2*window), zstd.WithLowerEncoderMem(true), zstd.WithEncoderDictRaw(0, dict))
 	if err != nil {
 		panic(err) // the options are constants that it takes
 	}
 	return e
 }
 
-// pack compresses, with what came before as the dictionary.
-func pack(content, dict []byte) []byte {
-	if len(dict) == 0 {
-		return encoder().EncodeAll(content, nil)
-	}
-	return newEncoder(dict).EncodeAll(content, nil)
-}
-
-var decoder = sync.OnceValue(func() *zstd.Decoder { return newDecoder(nil) })
+var (
+	decoder     = sync.OnceValue(func() *zstd.Decoder { return newDecoder(nil) })
+	textDecoder = sync.OnceValue(func() *zstd.Decoder { return newDecoder([]byte(dictionary)) })
+)
 
 func newDecoder(dict []byte) *zstd.Decoder {
 	opts := []zstd.DOption{
 		// No object holds more than a chunk, so a frame that says more is none of ours.
 		zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxMemory(maxChunk), zstd.WithDecoderLowmem(true),
 	}
-	if dict != nil {
+	if len(dict) > 0 {
 		opts = append(opts, zstd.WithDecoderDictRaw(0, dict))
 	}
 	d, err := zstd.NewReader(nil, opts...)
@@ -278,12 +276,7 @@ func newDecoder(dict []byte) *zstd.Decoder {
 	return d
 }
 
-func unpack(frame, dict []byte) ([]byte, error) {
-	d := decoder()
-	if len(dict) > 0 {
-		d = newDecoder(dict)
-		defer d.Close()
-	}
+func unpack(d *zstd.Decoder, frame []byte) ([]byte, error) {
 	content, err := d.DecodeAll(frame, nil)
 	if err != nil {
 		return nil, fmt.Errorf("cannot be decompressed: %w", err)
