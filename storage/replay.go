@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -25,6 +26,13 @@ type segmentRead struct {
 	tail    []byte // a torn last group
 	problem string // damage; what could be read is in entries all the same
 	data    []byte
+	commits []commitAt // filled in by laterCommit
+}
+
+// commitAt is a whole commit line: where the line that holds it starts, and its group.
+type commitAt struct {
+	off   int64
+	group uint64
 }
 
 // readSegment takes a segment apart. A group counts when its commit line is whole and
@@ -62,7 +70,7 @@ func (r *segmentRead) scan(newest bool) {
 		}
 	}
 	for len(rest) > 0 && !r.closed {
-		if rest[0] == 0 && !laterCommit(rest, func(group uint64) bool { return off == 0 || group != r.lastGrp+1 }) {
+		if rest[0] == 0 && !r.laterCommit(off, func(group uint64) bool { return off == 0 || group != r.lastGrp+1 }) {
 			break
 		}
 		n := bytes.IndexByte(rest, '\n') + 1
@@ -71,7 +79,7 @@ func (r *segmentRead) scan(newest bool) {
 		}
 		e, err := parseEntry(rest[:n:n])
 		if err != nil {
-			if newest && !laterCommit(rest[n:], func(group uint64) bool { return group != r.lastGrp+1 }) {
+			if newest && !r.laterCommit(off+int64(n), func(group uint64) bool { return group != r.lastGrp+1 }) {
 				break // torn: no group after this one was ever whole
 			}
 			damage("byte %d: %v", off, err)
@@ -143,23 +151,23 @@ func (r *segmentRead) commit(group []entry, c entry, end int64) string {
 	return problem
 }
 
-// laterCommit looks for a whole commit line (of a group that counts): what is before it
-// was once whole too.
-func laterCommit(rest []byte, counts func(group uint64) bool) bool {
-	for len(rest) > 0 {
-		n := bytes.IndexByte(rest, '\n') + 1
-		if n == 0 {
-			return false
-		}
-		l := rest[:n]
-		if at := bytes.LastIndex(l, []byte(lineStart)); at >= 0 {
-			if r, err := parseRecord(l[at:]); err == nil && r.Type == recCommit && (counts == nil || counts(r.Group)) {
-				return true
+// laterCommit looks at or after off for a whole commit line of a group that counts: what is
+// before it was once whole too. All of them are found in one pass, at the first question.
+func (r *segmentRead) laterCommit(off int64, counts func(group uint64) bool) bool {
+	if r.commits == nil {
+		r.commits = []commitAt{}
+		at := int64(0)
+		for l := range bytes.Lines(r.data) {
+			if start := bytes.LastIndex(l, []byte(lineStart)); start >= 0 {
+				if c, err := parseRecord(l[start:]); err == nil && c.Type == recCommit {
+					r.commits = append(r.commits, commitAt{at, c.Group})
+				}
 			}
+			at += int64(len(l))
 		}
-		rest = rest[n:]
 	}
-	return false
+	first, _ := slices.BinarySearchFunc(r.commits, off, func(c commitAt, off int64) int { return cmp.Compare(c.off, off) })
+	return slices.ContainsFunc(r.commits[first:], func(c commitAt) bool { return counts(c.group) })
 }
 
 // parseEntry verifies a journal line and decodes it.

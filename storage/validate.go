@@ -218,7 +218,8 @@ func (a *audit) contents(id checkpoint.ID, m *manifestState) error {
 		if err != nil {
 			return err
 		}
-		if b != nil && hexSum(b) != want.Sum {
+		// A round that was cut may have left more notes than the manifest knows.
+		if b != nil && hexSum(b) != want.Sum && !(s.behind() && hexSum(firstLines(b, want.Count)) == want.Sum) {
 			a.problem(checkpoint.ID{}, notesPath(id, cp), "it is not what the manifest says")
 		}
 	}
