@@ -23,9 +23,11 @@ func run() error {
 	only := flag.String("only", "", "one part: puts, sustained, reads, start, growth, crowd, wire")
 	serve := flag.String("serve", "", "be a server with nothing behind it: daemon, wire, plain (used by the program itself)")
 	sock := flag.String("socket", "", "with -serve: where")
+	prof := flag.String("profile", "", "profile the daemon under 64 clients into this folder, and nothing else")
+	lasting := flag.Duration("for", 5*time.Second, "with -profile: how long")
 	flag.Parse()
 	if *serve != "" {
-		return serveStub(*serve, *sock)
+		return serveStub(*serve, *sock, *prof)
 	}
 	var err error
 	if forgeBinary, err = absolute(*bin); err != nil {
@@ -38,6 +40,9 @@ func run() error {
 	defer os.RemoveAll(root)
 	if root, err = absolute(root); err != nil {
 		return err
+	}
+	if *prof != "" {
+		return profile(root, *prof, *lasting)
 	}
 	r := newReport(os.Getenv("BENCH") == "short")
 	for _, p := range r.parts(root) {

@@ -19,10 +19,14 @@ import (
 )
 
 // serveStub answers on a socket with nothing behind it: "plain" is jsonrpc2 as it comes,
-// "wire" is forge-cpd's own server, "daemon" is all of the daemon but its store.
-func serveStub(mode, sock string) error {
+// "wire" is forge-cpd's own server, "daemon" is all of the daemon but its store. "profiled"
+// is the daemon with everything, and its profiles go to dir.
+func serveStub(mode, sock, dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if mode == "profiled" {
+		return serveProfiled(ctx, sock, dir)
+	}
 	l, err := net.Listen("unix", sock)
 	if err != nil {
 		return err
