@@ -1,36 +1,61 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"time"
 
+	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage"
 )
 
-// growth compares a create in a session of 10 with one in a session of many.
-func (r *report) growth(root string, many int, d time.Duration, rounds int) error {
-	open := func(n int) (*store, error) {
-		dir, err := os.MkdirTemp(root, "growth")
-		if err != nil {
-			return nil, err
-		}
-		k, err := newStore(storage.Options{Dir: dir})
-		if err != nil {
-			return nil, err
-		}
-		return k, k.fill(0, n, document(1024, 1))
+// grown is a store with a session of some checkpoints, and one from the middle of it.
+type grown struct {
+	*store
+	session checkpoint.ID
+	middle  checkpoint.Summary
+}
+
+func openGrown(root string, n int) (*grown, error) {
+	dir, err := os.MkdirTemp(root, "growth")
+	if err != nil {
+		return nil, err
 	}
-	few, err := open(10)
+	k, err := newStore(storage.Options{Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	g := &grown{store: k}
+	if err := k.fill(0, n, document(1024, 1)); err != nil {
+		return g, err
+	}
+	g.session = k.sessions[0]
+	page, err := k.s.List(context.Background(), storage.Query{SessionID: g.session, From: uint64(n / 2), Limit: 1})
+	if err != nil {
+		return g, err
+	}
+	return g, json.Unmarshal(page.Summaries[0], &g.middle)
+}
+
+// growth compares a session and store of 10 checkpoints with one of many: a create, and
+// the reads that are to cost the same in both.
+func (r *report) growth(root string, many int, d time.Duration, rounds int) error {
+	few, err := openGrown(root, 10)
 	if err != nil {
 		return err
 	}
 	defer few.close()
-	lots, err := open(many)
+	lots, err := openGrown(root, many)
 	if err != nil {
 		return err
 	}
 	defer lots.close()
+	// Reads first: creates make both sessions longer.
+	if err := r.growthReads(few, lots, many, 200*rounds); err != nil {
+		return err
+	}
 	var ratios []float64
 	serial := 0
 	for range rounds {
@@ -46,4 +71,52 @@ func (r *report) growth(root string, many int, d time.Duration, rounds int) erro
 	}
 	r.goal(fmt.Sprintf("create in a session of %d, to one of 10, p50", many), 1.3, false, medianOf(ratios), "")
 	return nil
+}
+
+func (r *report) growthReads(few, lots *grown, many, rounds int) error {
+	ctx := context.Background()
+	for _, read := range []struct {
+		name string
+		f    func(*grown) error
+	}{
+		{"latest", func(g *grown) error { _, err := g.s.Latest(ctx, g.session); return err }},
+		{"at a number", func(g *grown) error {
+			_, err := g.s.At(ctx, g.session, storage.Point{Sequence: g.middle.Sequence})
+			return err
+		}},
+		{"at a time", func(g *grown) error {
+			_, err := g.s.At(ctx, g.session, storage.Point{Time: g.middle.Timestamp})
+			return err
+		}},
+		{"get", func(g *grown) error { _, err := g.s.Get(ctx, g.middle.ID); return err }},
+		{"list of 5 of a session", lists(storage.Query{}, false)},
+		{"list of 5 from a number", func(g *grown) error {
+			return lists(storage.Query{From: g.middle.Sequence}, false)(g)
+		}},
+		{"list of 5 since a time", func(g *grown) error {
+			return lists(storage.Query{Since: g.middle.Timestamp}, false)(g)
+		}},
+		{"list of 5 until a time, newest first", func(g *grown) error {
+			return lists(storage.Query{Until: g.middle.Timestamp}, true)(g)
+		}},
+	} {
+		ms, err := times(rounds, func() error { return read.f(few) }, func() error { return read.f(lots) })
+		if err != nil {
+			return fmt.Errorf("%s: %w", read.name, err)
+		}
+		r.goal(fmt.Sprintf("%s, session of %d, to one of 10", read.name, many), 1.3, false, ms[1]/ms[0], fmt.Sprintf("%.0f us", ms[1]*1000))
+	}
+	return nil
+}
+
+// lists asks for five summaries of the session.
+func lists(q storage.Query, descending bool) func(*grown) error {
+	return func(g *grown) error {
+		q.SessionID, q.Limit, q.Descending = g.session, 5, descending
+		page, err := g.s.List(context.Background(), q)
+		if err == nil && len(page.Summaries) != 5 {
+			err = fmt.Errorf("%d summaries", len(page.Summaries))
+		}
+		return err
+	}
 }

@@ -55,9 +55,19 @@ func openLanggraph(dir string) (putter, error) {
 
 // run has node keep documents for some seconds with some concurrent callers.
 func (l *langgraph) run(workers, size int, seconds float64) (rate float64, p50, p99 float64, err error) {
+	return l.ask("%d %d %s\n", workers, size, strconv.FormatFloat(seconds, 'f', 3, 64))
+}
+
+// list reads n documents back and says how many milliseconds that takes.
+func (l *langgraph) list(n, size int) (ms float64, err error) {
+	_, ms, _, err = l.ask("list %d %d\n", n, size)
+	return ms, err
+}
+
+func (l *langgraph) ask(format string, args ...any) (rate, p50, p99 float64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Fprintf(l.in, "%d %d %s\n", workers, size, strconv.FormatFloat(seconds, 'f', 3, 64))
+	fmt.Fprintf(l.in, format, args...)
 	if err = l.in.Flush(); err != nil {
 		return
 	}

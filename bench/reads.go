@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -82,6 +83,14 @@ func (r *report) reads(root string, rounds int) error {
 	if len(page.Summaries) != n {
 		return fmt.Errorf("the list holds %d of %d", len(page.Summaries), n)
 	}
+	ids := make([]checkpoint.ID, n)
+	for i, raw := range page.Summaries {
+		var sum checkpoint.Summary
+		if err := json.Unmarshal(raw, &sum); err != nil {
+			return err
+		}
+		ids[i] = sum.ID
+	}
 	last, err := k.s.Latest(ctx, id)
 	if err != nil {
 		return err
@@ -101,10 +110,10 @@ func (r *report) reads(root string, rounds int) error {
 			defer rows.Close()
 			count := 0
 			for rows.Next() {
-				var seq int
-				var id, message, tags, sum string
+				var seq, size, notes int
+				var id, session, at, message, tags, trigger, parent, sum string
 				var body []byte
-				if err := rows.Scan(&seq, &id, &message, &tags, &sum, &body); err != nil {
+				if err := rows.Scan(&seq, &id, &session, &at, &message, &tags, &trigger, &parent, &sum, &size, &notes, &body); err != nil {
 					return err
 				}
 				count++
@@ -115,9 +124,17 @@ func (r *report) reads(root string, rounds int) error {
 			return rows.Err()
 		}
 	}
-	const columns = "select seq, id, message, tags, sum, "
-	what := []string{"list of 1,000 summaries", "list of 1,000 summaries", "latest, 8 KB", "latest, 8 KB", "restore, 8 KB", "list of the last 10"}
-	who := []string{"store", "sqlite", "store", "sqlite", "store", "store"}
+	const columns = "select seq, id, session, at, message, tags, cause, parent, sum, bytes, notes, " // all of a summary's
+	bodies := func() error {
+		for _, id := range ids {
+			if _, err := k.s.Get(ctx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	what := []string{"list of 1,000 summaries", "list of 1,000 summaries", "latest, 8 KB", "latest, 8 KB", "restore, 8 KB", "list of the last 10", "1,000 bodies", "1,000 bodies"}
+	who := []string{"store", "sqlite", "store", "sqlite", "store", "store", "store", "sqlite"}
 	ms, err := times(rounds,
 		func() error { _, err := k.s.List(ctx, storage.Query{SessionID: id, Limit: n}); return err },
 		query(columns+"null from c order by seq limit 1000"),
@@ -128,6 +145,8 @@ func (r *report) reads(root string, rounds int) error {
 			_, err := k.s.List(ctx, storage.Query{SessionID: id, Limit: 10, Descending: true})
 			return err
 		},
+		bodies,
+		query(columns+"body from c order by seq limit 1000"),
 	)
 	if err != nil {
 		return err
@@ -136,6 +155,31 @@ func (r *report) reads(root string, rounds int) error {
 		r.Times = append(r.Times, timing{what[i], who[i], ms[i]})
 	}
 	r.goal("list of 1,000 summaries, to SQLite", 0.1, false, ms[0]/ms[1], "")
+	return r.langgraphBodies(dir, n, ms[6])
+}
+
+// langgraphBodies compares reading n bodies back, which took the store ms.
+func (r *report) langgraphBodies(dir string, n int, ms float64) error {
+	const what = "1,000 bodies, to LangGraph"
+	if why := langgraphMissing(); why != "" {
+		r.Notes = append(r.Notes, what+": not measured, "+why)
+		return nil
+	}
+	sub, err := os.MkdirTemp(dir, "langgraph")
+	if err != nil {
+		return err
+	}
+	p, err := openLanggraph(sub)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	theirs, err := p.(*langgraph).list(n, 8192)
+	if err != nil {
+		return err
+	}
+	r.Times = append(r.Times, timing{"1,000 bodies", "langgraph", theirs})
+	r.goal(what, 0.25, false, ms/theirs, "")
 	return nil
 }
 
@@ -144,18 +188,22 @@ func fillSQLite(dir string, n int, doc []byte) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := db.Exec("create table c(seq integer primary key, id text, message text, tags text, sum text, body blob)"); err != nil {
+	if _, err := db.Exec("create table c(seq integer primary key, id text, session text, at text, message text, tags text, cause text, parent text, sum text, bytes integer, notes integer, body blob)"); err != nil {
 		return nil, err
 	}
 	tx, err := db.Begin()
 	if err != nil {
 		return nil, err
 	}
+	session, parent := checkpoint.NewID().String(), ""
 	for i := range n {
-		sum := fmt.Sprintf("sha256:%x", sha256.Sum256(doc))
-		if _, err := tx.Exec("insert into c values(?,?,?,?,?,?)", i+1, checkpoint.NewID().String(), "m", "[]", sum, doc); err != nil {
+		sum, id := fmt.Sprintf("sha256:%x", sha256.Sum256(doc)), checkpoint.NewID().String()
+		_, err := tx.Exec("insert into c values(?,?,?,?,?,?,?,?,?,?,?,?)", i+1, id, session, time.Now().UTC().Format(time.RFC3339Nano), "m", "[]", "manual",
+			parent, sum, len(doc), 0, doc)
+		if err != nil {
 			return nil, err
 		}
+		parent = id
 	}
 	return db, tx.Commit()
 }

@@ -45,7 +45,9 @@ func notesPath(session, id checkpoint.ID) string {
 	return fmt.Sprintf("%s/annotations/%s.jsonl", sessionDir(session), id)
 }
 
-const publishBatch = 4096
+// publishBatch records make a round: what memory holds of them is small, and a deletion does
+// not wait long. With SyncFS each round flushes the file system twice, so rounds are larger.
+const publishBatch, syncFSBatch = 4096, 16384
 
 // sweepAfter deletions captured files are collected; Sync and Close collect them too.
 const sweepAfter = 1000
@@ -185,7 +187,11 @@ func (s *dirStore) publishSome() error {
 func (s *dirStore) gather() *batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := min(len(s.items), publishBatch)
+	most := publishBatch
+	if s.opts.SyncFS {
+		most = syncFSBatch
+	}
+	n := min(len(s.items), most)
 	for n > 0 && n < len(s.items) && s.items[n].group == s.items[n-1].group {
 		n++
 	}

@@ -195,7 +195,7 @@ func (r *rebuild) read(jobs []loadJob) (left []loadJob, err error) {
 		r.s.opts.Progress(min(r.done, total), total)
 		return r.s.learn(b)
 	}
-	err = parallel(len(jobs), r.s.opts.PublishWorkers, func(i int) error {
+	err = parallel(len(jobs), r.s.opts.readers(), func(i int) error {
 		if r.s.stopped() {
 			return errClosed()
 		}

@@ -24,7 +24,7 @@ func (s *dirStore) loadSessions(c *journalChanges, x *indexImage) (*rebuild, err
 			loads = append(loads, &sessionLoad{id: id, dir: sessionDir(id)})
 		}
 	}
-	if err := parallel(len(loads), s.opts.PublishWorkers, func(i int) error { return s.readSession(loads[i], c, x) }); err != nil {
+	if err := parallel(len(loads), s.opts.readers(), func(i int) error { return s.readSession(loads[i], c, x) }); err != nil {
 		return nil, err
 	}
 	bySlot := make([]*session, len(x.slots))

@@ -111,7 +111,7 @@ func (s *dirStore) healSummaries(refs []*summaryRef) error {
 		return nil
 	}
 	list := make([]built, len(refs))
-	err := parallel(len(refs), s.opts.PublishWorkers, func(i int) error {
+	err := parallel(len(refs), s.opts.readers(), func(i int) error {
 		r := refs[i]
 		l, err := s.find(r.id)
 		if err != nil {

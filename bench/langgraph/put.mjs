@@ -1,5 +1,7 @@
 // Keeps documents with LangGraph's SqliteSaver for as long as each line of standard input
 // asks ("workers bytes seconds") and answers with a line of JSON: rate, p50, p99 (ms).
+// "list count bytes" keeps that many in one thread and answers with p50, the time of reading
+// them all back, newest first.
 import { createInterface } from "node:readline";
 import { SqliteSaver } from "@langchain/langgraph-checkpoint-sqlite";
 import { emptyCheckpoint, uuid6 } from "@langchain/langgraph-checkpoint";
@@ -10,10 +12,10 @@ saver.db.pragma("synchronous = FULL");
 
 let thread = 0;
 
-async function worker(id, size, until, times) {
+async function worker(id, size, times, more) {
   let n = 0;
   let parent;
-  while (performance.now() < until) {
+  while (more(n)) {
     const text = (String(id) + ":" + n).padEnd(size, "abcdefghijklmnopqrstuvwxyz 0123456789 ");
     const checkpoint = { ...emptyCheckpoint(), id: uuid6(n++), channel_values: { messages: text } };
     const config = { configurable: { thread_id: "t" + id, checkpoint_ns: "", checkpoint_id: parent } };
@@ -24,12 +26,30 @@ async function worker(id, size, until, times) {
   }
 }
 
+async function list(count, size) {
+  const id = thread++;
+  await worker(id, size, [], (n) => n < count);
+  const times = [];
+  for (let round = 0; round < 5; round++) {
+    const start = performance.now();
+    let read = 0;
+    for await (const kept of saver.list({ configurable: { thread_id: "t" + id } })) read += kept.checkpoint ? 1 : 0;
+    if (read !== count) throw new Error(`${read} of ${count} came back`);
+    times.push(performance.now() - start);
+  }
+  return times.sort((a, b) => a - b)[2];
+}
+
 for await (const line of createInterface({ input: process.stdin })) {
+  if (line.startsWith("list ")) {
+    console.log(JSON.stringify({ rate: 0, p50: await list(...line.split(" ").slice(1).map(Number)), p99: 0 }));
+    continue;
+  }
   const [workers, size, seconds] = line.split(" ").map(Number);
   const times = [];
   const start = performance.now();
   const until = start + seconds * 1000;
-  await Promise.all(Array.from({ length: workers }, () => worker(thread++, size, until, times)));
+  await Promise.all(Array.from({ length: workers }, () => worker(thread++, size, times, () => performance.now() < until)));
   const took = (performance.now() - start) / 1000;
   times.sort((a, b) => a - b);
   const at = (q) => times[Math.min(times.length - 1, Math.floor(times.length * q))];
