@@ -644,7 +644,7 @@ func (s *dirStore) sweep(j *sessionJob) error {
 	}
 	if !j.deleted && len(j.unlink) > 0 { // or they are back after a power cut, and nobody's
 		dir := sessionDir(j.meta.ID)
-		if err := errors.Join(s.fs.SyncDir(dir+"/checkpoints"), s.fs.SyncDir(dir+"/annotations")); err != nil {
+		if err := errors.Join(s.fs.SyncDir(dir+"/checkpoints"), ignoreMissing(s.fs.SyncDir(dir+"/annotations"))); err != nil {
 			return err
 		}
 	}
