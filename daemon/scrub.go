@@ -116,15 +116,10 @@ func (s *service) scrubOnce(ctx context.Context) error {
 		return err
 	}
 	for _, p := range s.scrub.note(rep, time.Now().UTC()) {
-		e := checkpoint.Event{
-			Type: checkpoint.EventCorrupt, CheckpointID: p.CheckpointID, Timestamp: time.Now().UTC(), Path: p.Path, Problem: p.Problem,
-		}
 		if !p.CheckpointID.IsZero() {
-			if sum, err := s.store.Summary(ctx, p.CheckpointID); err == nil {
-				e.SessionID, e.Sequence = sum.SessionID, sum.Sequence
-			}
+			continue // the store has told of it
 		}
-		s.store.LogEvent(e)
+		s.store.LogEvent(checkpoint.Event{Type: checkpoint.EventCorrupt, Timestamp: time.Now().UTC(), Path: p.Path, Problem: p.Problem})
 		s.log.Error("damage was found", "path", p.Path, "problem", p.Problem)
 	}
 	return nil

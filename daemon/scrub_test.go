@@ -35,7 +35,10 @@ func (s *damagedStore) ValidateAll(_ context.Context, _ checkpoint.ID, pace func
 func TestScrubBySchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &damagedStore{eventStore: eventStore{changed: make(chan struct{})}, bytes: 60 << 20}
-		store.problems = []storage.Problem{{Path: "sessions/x/manifest.jsonl", Problem: "cut short"}}
+		store.problems = []storage.Problem{
+			{Path: "sessions/x/manifest.jsonl", Problem: "cut short"},
+			{Path: "sessions/x/checkpoints/y.json", Problem: "checksum", CheckpointID: checkpoint.NewID()}, // the store tells of it
+		}
 		s := &service{store: store, log: slog.New(slog.DiscardHandler)}
 		cfg := config.Default()
 		cfg.Scrub = config.Scrub{Cron: "@every 1h", BytesPerSecond: 1 << 20}

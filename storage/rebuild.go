@@ -54,7 +54,11 @@ func (s *dirStore) loadRow(j loadJob) (row, []byte, error) {
 	}
 	r.flags = rowCorrupt
 	sum := s.damagedSummary(&r, j.l.id)
-	return r, sum, s.quarantine(r.id, path, problem, sum)
+	if err := s.quarantine(r.id, path, problem, sum); err != nil {
+		return r, nil, err
+	}
+	s.LogEvent(checkpoint.Event{Type: checkpoint.EventCorrupt, SessionID: j.l.id, CheckpointID: r.id, Sequence: r.sequence, Path: path, Problem: problem})
+	return r, sum, nil
 }
 
 // rowFrom verifies a body, completes its row and renders its summary, which keeps nothing of b.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -250,5 +251,44 @@ func TestCursorsSurviveACrashBeforeTheFirstPublication(t *testing.T) {
 	}
 	if page, err = openAt(t, disk, Options{}).Events(t.Context(), page.Cursor, 0); err != nil || page.Fresh || len(page.Events) != 1 {
 		t.Errorf("%+v, %v", page, err)
+	}
+}
+
+// Damage that a start finds is told as damage that a read finds is: once.
+func TestDamageFoundAtTheStartIsToldOnce(t *testing.T) {
+	mem := vfs.NewMem()
+	s := openAt(t, mem, Options{})
+	id := newSession(t, s, "")
+	c := create(t, s, id, `{"n":1}`)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := checkpointPath(id, c.Sequence, c.CheckpointID)
+	f, err := mem.Open(path, os.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(100, []byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	if err := mem.Remove(rowsPath); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s = openAt(t, mem, Options{})
+		_, err := s.ValidateAll(t.Context(), checkpoint.ID{}, nil)
+		if err == nil {
+			_, err = s.Sync(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := s.Events(t.Context(), s.cursor(0), 10)
+		if err != nil || len(p.Events) != 3 || p.Events[2].Event.Type != checkpoint.EventCorrupt || p.Events[2].Event.SessionID != id || p.Events[2].Event.Path != path {
+			t.Fatalf("%+v %v", p, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
