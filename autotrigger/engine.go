@@ -127,6 +127,9 @@ func (e *Engine) Set(ctx context.Context, id checkpoint.ID, cfg *checkpoint.Auto
 	if p != nil && !s.started {
 		s.anchor, s.started = cmp.Or(newest, wall()).Round(0), true
 	}
+	if p != nil && p.every > 0 && s.every.IsZero() {
+		s.every = wall()
+	}
 	e.requeue(s)
 	armed := e.armed
 	e.mu.Unlock()
@@ -210,18 +213,10 @@ func (e *Engine) Status(id checkpoint.ID) Status {
 	st := Status{NextRuns: []time.Time{}, Taken: s.taken, Skipped: s.skipped, Failed: s.failed, LastRun: s.lastRun, LastError: s.lastError}
 	now := wall()
 	if at := s.intervalAt(now); !at.IsZero() {
-		if at.Before(now) {
-			at = now
-		}
-		for range 3 {
-			st.NextRuns = append(st.NextRuns, at)
-			at = at.Add(s.policy.interval)
-		}
+		st.NextRuns = every(at.Add(-s.policy.interval), s.policy.interval, now, 3)
 	}
-	if s.policy != nil && s.policy.cron != nil {
-		st.NextRuns = append(st.NextRuns, runs(s.policy.cron, now, 3)...)
-		slices.SortFunc(st.NextRuns, time.Time.Compare)
-	}
+	st.NextRuns = append(st.NextRuns, s.cronAfter(now, 3)...)
+	slices.SortFunc(st.NextRuns, time.Time.Compare)
 	st.NextRuns = st.NextRuns[:min(3, len(st.NextRuns))]
 	return st
 }

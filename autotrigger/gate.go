@@ -13,7 +13,8 @@ import (
 // be tens of thousands. The configuration itself stays with its owner.
 type policy struct {
 	interval, gap time.Duration
-	cron          cron.Schedule // nil: none
+	cron          cron.Schedule // nil: none, or it is every
+	every         time.Duration // of @every; 0: none
 	causes        uint16        // a bit for each of SeedCauses
 	onError       bool
 	onToolCall    bool
@@ -36,6 +37,10 @@ func newPolicy(cfg checkpoint.AutoConfig, now time.Time) (*policy, error) {
 	s, err := ParseCron(cfg.Cron, now)
 	if err != nil {
 		return nil, checkpoint.Invalid("cron", "%w", err)
+	}
+	if d, ok := s.(cron.ConstantDelaySchedule); ok {
+		p.every = d.Delay // from its last run, which the schedule does not know
+		return p, nil
 	}
 	p.cron = s
 	return p, nil

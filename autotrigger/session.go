@@ -21,6 +21,7 @@ type session struct {
 	started  bool      // anchor is set
 
 	nextCron time.Time
+	every    time.Time // @every counts from here: its last run, or when it was first set
 	due      time.Time // the earlier of interval and cron
 	index    int       // in the queue of timers, -1: not there
 	running  bool      // a timer's run is under way: it queues the session again
@@ -37,7 +38,7 @@ func newSession(id checkpoint.ID, st saved) *session {
 	return &session{
 		id: id, busy: make(chan struct{}, 1), index: -1,
 		taken: st.Taken, skipped: st.Skipped, failed: st.Failed, lastError: st.LastError,
-		lastRun: st.LastRun, lastAuto: st.LastAuto, anchor: st.Anchor, started: !st.Anchor.IsZero(),
+		lastRun: st.LastRun, lastAuto: st.LastAuto, every: st.Every, anchor: st.Anchor, started: !st.Anchor.IsZero(),
 	}
 }
 
@@ -59,7 +60,7 @@ func (s *session) render(st saved) (json.RawMessage, error) {
 func (s *session) saved() saved {
 	st := saved{
 		Version: savedVersion, Taken: s.taken, Skipped: s.skipped, Failed: s.failed,
-		LastRun: s.lastRun, LastAuto: s.lastAuto, Anchor: s.anchor, LastError: s.lastError,
+		LastRun: s.lastRun, LastAuto: s.lastAuto, Anchor: s.anchor, Every: s.every, LastError: s.lastError,
 	}
 	if s.files != nil {
 		st.Follow = s.files.save()
@@ -95,6 +96,36 @@ func (s *session) intervalAt(now time.Time) time.Time {
 		from = now // the clock was set back
 	}
 	return from.Add(s.policy.interval)
+}
+
+// cronAfter gives the next n runs of the cron spec.
+func (s *session) cronAfter(now time.Time, n int) []time.Time {
+	switch {
+	case s.policy == nil:
+		return nil
+	case s.policy.cron != nil:
+		return runs(s.policy.cron, now, n)
+	case s.policy.every == 0:
+		return nil
+	}
+	return every(s.every, s.policy.every, now, n)
+}
+
+// every gives the next n times of something that is done each d, last at from. One that is
+// late is due now, once.
+func every(from time.Time, d time.Duration, now time.Time, n int) []time.Time {
+	if from.After(now) {
+		from = now // the clock was set back
+	}
+	at := from.Add(d)
+	if at.Before(now) {
+		at = now
+	}
+	out := make([]time.Time, n)
+	for i := range out {
+		out[i], at = at, at.Add(d)
+	}
+	return out
 }
 
 // schedule sets due from interval and cron, and the cause that is then due.

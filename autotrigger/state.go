@@ -23,6 +23,7 @@ type saved struct {
 	LastRun   time.Time               `json:"last_run,omitzero"`
 	LastAuto  time.Time               `json:"last_auto,omitzero"`
 	Anchor    time.Time               `json:"anchor,omitzero"`
+	Every     time.Time               `json:"every,omitzero"`
 	LastError string                  `json:"last_error,omitempty"`
 	Follow    map[string]*savedFollow `json:"follow,omitempty"`
 }

@@ -36,10 +36,8 @@ func (t *timers) Pop() any {
 // requeue puts a session where its timers now belong. Called with mu held.
 func (e *Engine) requeue(s *session) {
 	now := wall()
-	if s.policy == nil || s.policy.cron == nil {
-		s.nextCron = time.Time{}
-	} else if s.nextCron.IsZero() {
-		if at := runs(s.policy.cron, now, 1); len(at) == 1 {
+	if s.nextCron.IsZero() {
+		if at := s.cronAfter(now, 1); len(at) == 1 {
 			s.nextCron = at[0]
 		}
 	}
@@ -138,6 +136,11 @@ func (e *Engine) unstart(s *session) {
 // runDue makes one timer's run. One that finds the session busy is left out: a checkpoint
 // is being made at this moment.
 func (e *Engine) runDue(ctx context.Context, s *session, cause checkpoint.Cause) {
+	if cause == checkpoint.CauseCron {
+		e.mu.Lock()
+		s.every = wall() // goes with the checkpoint
+		e.mu.Unlock()
+	}
 	select {
 	case s.busy <- struct{}{}:
 		e.decideHeld(ctx, s, Trigger{Session: s.id, Cause: cause, Message: e.timerMessage(s, cause)}, nil)
