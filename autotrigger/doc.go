@@ -9,8 +9,8 @@
 // # Time
 //
 // An interval counts from the session's newest checkpoint, whoever took it, so a restart
-// neither repeats nor forgets a run; @every counts from its own last run. Cron specs are in local time unless they begin with
-// CRON_TZ=Zone. When clocks go forward, a time inside the gap is left out that day; when
-// they go back, a time inside the repeated hour runs twice. Missed cron runs are not made
-// up for; a late interval, or @every, runs once.
+// neither repeats nor forgets a run; @every counts from its own last run. Cron specs are in
+// local time unless they begin with CRON_TZ=Zone. When clocks go forward, a time inside the
+// gap is left out that day; when they go back, a time inside the repeated hour runs twice.
+// Missed cron runs are not made up for; a late interval, or @every, runs once.
 package autotrigger

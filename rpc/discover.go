@@ -236,7 +236,7 @@ func errorSchema() *jsonschema.Schema {
 }
 
 // known are the schemas of types whose JSON is not what their Go shape says.
-var known = func() map[reflect.Type]*jsonschema.Schema {
+var known = sync.OnceValue(func() map[reflect.Type]*jsonschema.Schema {
 	id := &jsonschema.Schema{Type: "string", Format: "uuid", Pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}
 	k := map[reflect.Type]*jsonschema.Schema{
 		reflect.TypeFor[checkpoint.ID]():   id,
@@ -253,12 +253,12 @@ var known = func() map[reflect.Type]*jsonschema.Schema {
 		k[t] = s
 	}
 	return k
-}()
+})
 
 // schemaOf is a type's schema, with no null where Go has pointers and slices: the wire
 // leaves out what is not there.
 func schemaOf(t reflect.Type) (*jsonschema.Schema, error) {
-	s, err := jsonschema.ForType(t, &jsonschema.ForOptions{TypeSchemas: known})
+	s, err := jsonschema.ForType(t, &jsonschema.ForOptions{TypeSchemas: known()})
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ import (
 const (
 	hookDeadline  = 300 * time.Millisecond // in all
 	hookPatience  = 220 * time.Millisecond // until the daemon's first answer; then the event is spooled
-	hookReturn    = 45 * time.Millisecond  // until the last answer, once there was a first
+	hookReturn    = 30 * time.Millisecond  // until the last answer, once there was a first: with the program's start and end, under 50
 	hookShort     = 10 * time.Millisecond  // until the first answer of a daemon that gave none a moment ago
 	hookStuckFor  = 10 * time.Second       // how long a moment ago is
 	hookReadLimit = 8 << 20                // of an event; the rest is not looked at
