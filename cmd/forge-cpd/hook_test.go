@@ -76,7 +76,7 @@ func TestHookTakesEveryRealEvent(t *testing.T) {
 }
 
 func textOf(event []byte, member string) string {
-	m, _ := members(event)
+	m := members(event)
 	return m.text(member)
 }
 

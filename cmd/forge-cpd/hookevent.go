@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/forge-cpd/forge-cpd/autotrigger/transcript"
 	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
 )
 
 // hookKind is what an agent's event means here.
@@ -76,7 +76,7 @@ const payloadBytes = 256 << 10
 // parseHookEvent reads an event. Of one that was cut off it takes the members that are
 // whole. It reports false when no session is named.
 func parseHookEvent(agent *hookAgent, raw []byte) (hookEvent, bool) {
-	m, whole := members(raw)
+	m := members(raw)
 	e := hookEvent{
 		agent: agent, name: m.text("hook_event_name"), session: m.text("session_id", "conversation_id", "sessionID"),
 		cwd: m.text("cwd"), prompt: transcriptPrompt(m.text("prompt")), words: m.text("error", "error_message", "reason", "trigger"),
@@ -105,7 +105,7 @@ func parseHookEvent(agent *hookAgent, raw []byte) (hookEvent, bool) {
 	if e.kind == hookFailure {
 		e.words = strings.TrimSuffix(e.words+": "+m.text("error_details", "last_assistant_message"), ": ")
 	}
-	if whole && len(raw) <= payloadBytes {
+	if len(raw) <= payloadBytes && json.Valid(raw) {
 		e.payload = raw
 	}
 	return e, true
@@ -210,24 +210,15 @@ func (e *hookEvent) state() json.RawMessage {
 // jsonMembers are an object's top-level members.
 type jsonMembers map[string]json.RawMessage
 
-// members decodes as many members as are whole, and tells whether all were.
-func members(raw []byte) (jsonMembers, bool) {
+// members finds the members that are whole, up to the first that is not. They are checked
+// when they are used: an event may hold megabytes of a tool's output.
+func members(raw []byte) jsonMembers {
 	m := jsonMembers{}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return m, false
-	}
-	for d.More() {
-		key, err := d.Token()
-		name, ok := key.(string)
-		var value json.RawMessage
-		if err != nil || !ok || d.Decode(&value) != nil {
-			return m, false
-		}
+	_ = rawjson.Members(raw, func(name string, value []byte) error {
 		m[name] = value
-	}
-	_, err := d.Token()
-	return m, err == nil
+		return nil
+	})
+	return m
 }
 
 // text gives the first member of these names that is a string and not empty.
