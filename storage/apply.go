@@ -148,8 +148,8 @@ func (s *dirStore) applyDelete(r *record) *session {
 
 func (s *dirStore) applySessionDelete(r *record) *session {
 	sess := s.index.bySess[r.SessionID]
-	if sess == nil {
-		return nil
+	if sess == nil { // it was not read at start: what is left of its files has to go
+		return &session{meta: sessionMeta{Session: checkpoint.Session{ID: r.SessionID}}, gone: true}
 	}
 	gone := make(map[rowID]bool, len(sess.rows))
 	for _, id := range sess.rows {

@@ -327,10 +327,14 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 func (s *dirStore) undoWrite(cause error) error {
 	j := &s.journal
 	j.filled = j.off
-	if err := j.current.file.Truncate(j.off); err != nil {
-		s.poison(errors.Join(cause, err))
-	} else if err := j.current.file.Sync(); err != nil {
-		s.poison(errors.Join(cause, err))
+	err := j.current.file.Truncate(j.off)
+	if err == nil {
+		err = j.current.file.Sync()
+	}
+	if err != nil {
+		// The group may be there whole: what it names has to stay.
+		cause = errors.Join(errUnknown, cause, err)
+		s.poison(cause)
 	}
 	return cause
 }
@@ -347,6 +351,12 @@ func (s *dirStore) makeRoom(t *tx, size int64) error {
 		if err := s.endSegment(); err != nil {
 			return err
 		}
+	}
+	if err := s.closeCut(); err != nil {
+		if errors.Is(err, errUnknown) {
+			s.poison(err)
+		}
+		return err
 	}
 	first := record{Type: recSegment, Version: formatVersion, Store: s.storeID}
 	if err := j.open(max(t.sequence, s.sequence, j.ceiling)+s.opts.SequenceBlock, first); err != nil {

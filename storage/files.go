@@ -72,8 +72,9 @@ func (s *dirStore) ReadFile(_ context.Context, id checkpoint.ID, path string) (c
 	return checkpoint.File{}, nil, checkpoint.Errorf(checkpoint.KindNotFound, "checkpoint %s captured no file %.200q", id, path)
 }
 
-// roots tells of every captured file that a checkpoint names. When it must be complete, a
-// damaged checkpoint is an error: what that one names is not known, and must stay.
+// roots tells of every captured file that a checkpoint names; one whose row is not whole yet
+// may name some. When it must be complete, a damaged checkpoint is an error: what that one
+// names is not known, and must stay.
 func (s *dirStore) roots(complete bool) blob.Roots {
 	return func(yield func(blob.Sum) error) error {
 		s.mu.RLock()
@@ -82,7 +83,7 @@ func (s *dirStore) roots(complete bool) blob.Roots {
 		for _, r := range s.index.order {
 			f := s.index.row(r).flags
 			damaged = damaged || f&rowCorrupt != 0
-			if f&rowFiles != 0 && f&rowCorrupt == 0 {
+			if f&(rowFiles|rowUnread) != 0 && f&rowCorrupt == 0 {
 				list = append(list, s.locate(r))
 			}
 		}
@@ -126,8 +127,11 @@ func (s *dirStore) rootsOf(l location, yield func(blob.Sum) error) error {
 }
 
 // sweepFiles removes captured files that nothing names any more, if anything was deleted
-// since the last time.
+// since the last time. While the index is rebuilt it waits: all bodies are being read already.
 func (s *dirStore) sweepFiles(ctx context.Context) {
+	if !s.allLoaded() {
+		return
+	}
 	n := s.sweepDue.Swap(0)
 	if n == 0 {
 		return

@@ -88,6 +88,8 @@ type journal struct {
 	markers [][2]uint64          // those that are there: number and ceiling
 	pairs   map[[2]uint64]string // their extensions when the store was opened
 	filled  int64                // zeros are written up to here
+	litter  []string             // of a segment that did not come about; it bears the next one's number
+	cut     *segmentRead         // the newest, found without its end on a medium that took no writes
 }
 
 // A flush of bytes that were there as zeros is one write to the disk; one that moves the
@@ -135,8 +137,7 @@ func (j *journal) write(bufs [][]byte, size int64) error {
 func (j *journal) open(ceiling uint64, first record) error {
 	number := j.number + 1
 	path := "journal/" + segmentName(number, ceiling)
-	// One that could not be finished before, nor removed: nothing in it was acknowledged.
-	if err := ignoreMissing(j.fs.Remove(path)); err != nil {
+	if err := j.clean(); err != nil {
 		return err
 	}
 	file, err := j.fs.Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
@@ -146,12 +147,9 @@ func (j *journal) open(ceiling uint64, first record) error {
 	g := &segment{number: number, ceiling: ceiling, path: path, file: file}
 	fail := func(err error) error {
 		// Markers without their segment would tell of one that is missing.
-		for _, name := range markerNames(number, ceiling) {
-			if goneErr := ignoreMissing(j.fs.Remove(name)); goneErr != nil {
-				return errors.Join(err, goneErr, g.close())
-			}
-		}
-		return errors.Join(err, g.close(), ignoreMissing(j.fs.Remove(path)))
+		marks := markerNames(number, ceiling)
+		j.litter = append(j.litter, marks[0], marks[1], path)
+		return errors.Join(err, g.close(), j.clean())
 	}
 	first.Segment, first.Previous, first.Group, first.File = number, j.last, j.group, j.path
 	b, sum, err := encodeRecord(first)
@@ -174,6 +172,18 @@ func (j *journal) open(ceiling uint64, first record) error {
 	j.current, j.off, j.last, j.number, j.ceiling = g, int64(len(b)), sum, number, ceiling
 	j.filled = j.off
 	j.unmark(number, ceiling)
+	return nil
+}
+
+// clean removes what did not come about, in the order of litter. Two files of one number
+// would be two segments to the next start.
+func (j *journal) clean() error {
+	for len(j.litter) > 0 {
+		if err := ignoreMissing(j.fs.Remove(j.litter[0])); err != nil {
+			return err
+		}
+		j.litter = j.litter[1:]
+	}
 	return nil
 }
 

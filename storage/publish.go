@@ -353,6 +353,12 @@ func (s *dirStore) makeDirs(j *sessionJob) error {
 		return nil
 	}
 	dir := sessionDir(j.s.meta.ID)
+	if _, err := s.fs.Lstat(dir); err == nil {
+		// Of a session that had the same id, or of a round that was cut: the journal has all of this one.
+		if err := s.removeSessionDir(j.s.meta.ID); err != nil {
+			return err
+		}
+	}
 	for _, d := range []string{dir, dir + "/checkpoints"} {
 		if err := s.fs.Mkdir(d); err != nil && !errors.Is(err, syscall.EEXIST) {
 			return err

@@ -373,13 +373,8 @@ func (s *dirStore) pinRows(load *sessionLoad) error {
 // knowNewest reads the newest checkpoints of sessions whose newest was deleted while the
 // index is rebuilt: their times are shown.
 func (s *dirStore) knowNewest(ctx context.Context) error {
-	if s.loaded == nil {
+	if s.allLoaded() {
 		return nil
-	}
-	select {
-	case <-s.loaded:
-		return nil
-	default:
 	}
 	var refs []*summaryRef
 	s.mu.RLock()
@@ -390,6 +385,19 @@ func (s *dirStore) knowNewest(ctx context.Context) error {
 	}
 	s.mu.RUnlock()
 	return s.healSummaries(refs)
+}
+
+// allLoaded says that every row is known.
+func (s *dirStore) allLoaded() bool {
+	if s.loaded == nil {
+		return true
+	}
+	select {
+	case <-s.loaded:
+		return true
+	default:
+		return false
+	}
 }
 
 // awaitLoaded waits until every row is known, or refuses.

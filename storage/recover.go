@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -128,40 +129,60 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 }
 
 func (s *dirStore) dropUnbegun(g *segment) {
-	err := g.close()
-	if err == nil {
-		err = ignoreMissing(s.fs.Remove(g.path))
-	}
-	if err != nil && !errors.Is(err, syscall.EROFS) {
+	j := &s.journal
+	j.litter = append(j.litter, g.path)
+	if err := errors.Join(g.close(), j.clean()); err != nil && !errors.Is(err, syscall.EROFS) {
 		s.opts.Logger.Warn("a journal segment that was not begun cannot be removed", "path", g.path, "error", err)
 	}
 }
 
-// closeSegment ends a segment that was cut: the next one may not follow an open one.
-func (s *dirStore) closeSegment(r *segmentRead) error {
+// closeSegment ends a segment that was cut, through g: the next one may not follow an open one.
+func (s *dirStore) closeSegment(r *segmentRead, g *segment) error {
 	if r.closed && r.problem == "" && int64(len(r.data)) > r.end {
-		if err := r.seg.file.Truncate(r.end); err != nil {
+		if err := g.file.Truncate(r.end); err != nil {
 			return err
 		}
-		return r.seg.file.Sync()
+		return g.file.Sync()
 	}
 	if r.closed || r.problem != "" || r.first.Type == "" {
 		return nil
 	}
 	if len(r.tail) > 0 { // its remains must not stand behind the end
-		if err := r.seg.file.Truncate(r.end); err != nil {
+		if err := g.file.Truncate(r.end); err != nil {
 			return err
 		}
-		if err := r.seg.file.Sync(); err != nil {
+		if err := g.file.Sync(); err != nil {
 			return err
 		}
 	}
 	j := &s.journal
-	j.current, j.off = r.seg, r.end
+	j.current, j.off = g, r.end
 	err := j.finish()
 	j.current = nil
-	r.end = r.seg.end
+	r.end = max(r.end, g.end)
 	return err
+}
+
+// closeCut does so when the medium takes writes again. By then all of it may be published.
+func (s *dirStore) closeCut() error {
+	j := &s.journal
+	if j.cut == nil {
+		return nil
+	}
+	g := j.cut.seg
+	f, err := s.fs.Open(g.path, os.O_RDWR)
+	if errors.Is(err, syscall.ENOENT) {
+		j.cut = nil
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = s.closeSegment(j.cut, &segment{number: g.number, ceiling: g.ceiling, path: g.path, file: f})
+	if err == nil {
+		j.cut = nil
+	}
+	return errors.Join(err, f.Close())
 }
 
 // journalChanges is what the unpublished part of the journal will do, looked at before
@@ -240,11 +261,16 @@ func (s *dirStore) noteTorn(r *segmentRead) {
 func (s *dirStore) retireRead(reads []*segmentRead) error {
 	for i, r := range reads {
 		if i == len(reads)-1 {
-			if err := s.closeSegment(r); err != nil && !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EBADF) {
+			switch err := s.closeSegment(r, r.seg); {
+			case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EBADF):
+				s.journal.cut = r
+			case err != nil:
 				return err
 			}
 		}
-		r.data = nil
+		if s.journal.cut != r {
+			r.data = nil
+		}
 		r.seg.finished, r.seg.lastGroup, r.seg.end, r.seg.damaged = true, r.lastGrp, r.end, r.problem != ""
 		s.segments = append(s.segments, r.seg)
 	}

@@ -126,14 +126,11 @@ type loadJob struct {
 
 // readSession reads session.json and the manifest, and reconciles the two.
 func (s *dirStore) readSession(l *sessionLoad, c *journalChanges, x *indexImage) error {
-	if c.deleted[l.id] && !c.sessions[l.id] {
-		if _, err := s.fs.Lstat(l.dir + "/session.json"); errors.Is(err, syscall.ENOENT) {
-			l.skip = true // its removal was interrupted: the journal knows that it is gone
-			if err := s.removeSessionDir(l.id); !errors.Is(err, syscall.EROFS) {
-				return err
-			}
-			return nil
-		}
+	if c.deleted[l.id] {
+		// Its removal may be under way, and one of the same id may have been made since: what
+		// counts is in the journal, and the publisher removes what is here.
+		l.skip = true
+		return nil
 	}
 	var meta record
 	b, err := s.readAll(l.dir + "/session.json")

@@ -284,14 +284,14 @@ func (s *dirStore) storageError(doing string, err error) error {
 	out := &checkpoint.Error{Kind: checkpoint.KindStorage, Err: err}
 	advice := "look at the disk and at the daemon's log"
 	switch {
+	case errors.Is(err, errUnknown):
+		advice = "whether it was kept is unknown: the store is read-only until the daemon is restarted"
 	case noRoom(err):
 		out.Retry, advice = true, "the disk is full: make room"
 	case errors.Is(err, syscall.EROFS):
 		out.Retry, advice = true, "the file system is mounted read-only"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		out.Retry, advice = true, "no descriptors are left: raise the limit"
-	case errors.Is(err, errUnknown):
-		advice = "whether it was kept is unknown: the store is read-only until the daemon is restarted"
 	case errors.Is(err, syscall.EIO):
 		advice = "the disk fails: look at the kernel's log"
 	}
