@@ -265,7 +265,7 @@ func (c *Client) handshake(ctx context.Context, cn *conn, socket string) error {
 		return fmt.Errorf("what listens on %s is no forge-cpd daemon (it answered daemon.info with %.80s)", socket, raw)
 	}
 	if info.API.Major != rpc.APIVersion.Major {
-		return &VersionError{Socket: socket, Client: rpc.APIVersion, Daemon: info.API, DaemonVersion: info.Version}
+		return &VersionError{Socket: socket, Client: rpc.APIVersion, Daemon: info.API, DaemonVersion: info.Version, DaemonPID: info.PID}
 	}
 	cn.info = &info
 	return nil

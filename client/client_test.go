@@ -151,7 +151,7 @@ func TestErrorsOfTheWire(t *testing.T) {
 
 func TestVersionNamesTheOlder(t *testing.T) {
 	f := newFake(t, nil)
-	for major, want := range map[int]string{0: "upgrade the daemon", 2: "upgrade this program"} {
+	for major, want := range map[int]string{0: "restart its service, or end it with", 2: "upgrade this program"} {
 		f.major = major
 		c := &Client{Socket: f.socket}
 		_, err := c.Info(t.Context())

@@ -52,12 +52,13 @@ type VersionError struct {
 	Client        rpc.API
 	Daemon        rpc.API
 	DaemonVersion string
+	DaemonPID     int
 }
 
 func (e *VersionError) Error() string {
 	if e.Daemon.Major < e.Client.Major {
-		return fmt.Sprintf("the daemon on %s (version %s, API %d) is too old for this program, which speaks API %d: upgrade the daemon and start it anew",
-			e.Socket, e.DaemonVersion, e.Daemon.Major, e.Client.Major)
+		return fmt.Sprintf("the daemon on %s (version %s, API %d) is too old for this program, which speaks API %d: restart its service, or end it with `kill %d`; the next command starts this version's",
+			e.Socket, e.DaemonVersion, e.Daemon.Major, e.Client.Major, e.DaemonPID)
 	}
 	return fmt.Sprintf("this program speaks API %d and is too old for the daemon on %s (version %s, API %d): upgrade this program",
 		e.Client.Major, e.Socket, e.DaemonVersion, e.Daemon.Major)

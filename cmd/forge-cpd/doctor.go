@@ -117,7 +117,7 @@ func checkDaemon(info *rpc.Info, err error) finding {
 	case errors.Is(err, client.ErrNotRunning):
 		f.OK, f.Message = true, "not running; a client command or `forge-cpd serve` starts it"
 	case errors.As(err, &other):
-		f.Message, f.Mend = err.Error(), "bring both to one version"
+		f.Message, f.Mend = err.Error(), "bring both to one version; until then, use the program that the daemon came with"
 	case err != nil:
 		f.Message, f.Mend = err.Error(), "see its log; if it is stopped, `kill -CONT` its process, else restart it"
 	case olderThan(info, version):

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -24,14 +26,43 @@ var builtBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	binDir = dir
-	for name, v := range map[string]string{"forge-cpd": "v1.2.0", "forge-cpd-old": "v1.1.0"} {
-		out, err := exec.Command("go", "build", "-ldflags", "-X main.version="+v, "-o", filepath.Join(dir, name), ".").CombinedOutput()
-		if err != nil {
+	overlay, err := nextMajor(dir)
+	if err != nil {
+		return "", err
+	}
+	for name, args := range map[string][]string{
+		"forge-cpd": {"-ldflags", "-X main.version=v1.2.0"}, "forge-cpd-old": {"-ldflags", "-X main.version=v1.1.0"},
+		"forge-cpd-next": {"-overlay", overlay, "-ldflags", "-X main.version=v2.0.0"},
+	} {
+		args = append(append([]string{"build"}, args...), "-o", filepath.Join(dir, name), ".")
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building: %w\n%s", err, out)
 		}
 	}
 	return dir, nil
 })
+
+// nextMajor writes the overlay with which the program is built as one of another API.
+func nextMajor(dir string) (string, error) {
+	file, err := filepath.Abs("../../rpc/service.go")
+	if err != nil {
+		return "", err
+	}
+	source, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	changed := bytes.Replace(source, []byte("APIVersion = API{Major: 1,"), []byte("APIVersion = API{Major: 2,"), 1)
+	if bytes.Equal(changed, source) {
+		return "", fmt.Errorf("%s does not name the API's version where it is looked for", file)
+	}
+	replaced, overlay := filepath.Join(dir, "service.go"), filepath.Join(dir, "overlay.json")
+	list, err := json.Marshal(map[string]map[string]string{"Replace": {file: replaced}})
+	if err != nil {
+		return "", err
+	}
+	return overlay, errors.Join(os.WriteFile(replaced, changed, 0o600), os.WriteFile(overlay, list, 0o600))
+}
 
 var binDir string
 
