@@ -27,7 +27,11 @@ func (r *retentionState) set(problem string) {
 func (r *retentionState) check() rpc.HealthCheck {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return rpc.HealthCheck{Name: "retention", OK: r.problem == "", Message: r.problem}
+	c := rpc.HealthCheck{Name: "retention", OK: r.problem == "", Message: r.problem}
+	if c.OK {
+		c.Message = "the rules could be applied"
+	}
+	return c
 }
 
 // rulesOf are the session's own rules, else the configuration's.

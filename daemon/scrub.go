@@ -48,7 +48,7 @@ func (s *scrubStatus) note(rep storage.Report, at time.Time) []storage.Problem {
 func (s *scrubStatus) check() rpc.HealthCheck {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := rpc.HealthCheck{Name: "integrity", OK: s.invalid == 0, Message: "the store was not read through yet"}
+	c := rpc.HealthCheck{Name: "scrub", OK: s.invalid == 0, Message: "the store was not read through yet"}
 	switch {
 	case s.invalid > 0:
 		c.Message = fmt.Sprintf("%d problems, the first in %s: %s; forge-cpd fsck tells more", s.invalid, s.first.Path, s.first.Problem)

@@ -21,7 +21,7 @@ func Fsck(ctx context.Context, opts Options, repair bool) (Report, error) {
 	if fsys == nil {
 		var err error
 		if fsys, err = vfs.OS(opts.Dir); errors.Is(err, fs.ErrNotExist) {
-			return Report{}, checkpoint.Errorf(checkpoint.KindNotFound, "there is no store in %s: %w", opts.Dir, err)
+			return Report{}, checkpoint.Errorf(checkpoint.KindNotFound, "there is no store in %s: name its directory with --data-dir", opts.Dir)
 		} else if err != nil {
 			return Report{}, checkpoint.Errorf(checkpoint.KindStorage, "the store cannot be opened: %w: make it readable, or name another with --data-dir", err)
 		}

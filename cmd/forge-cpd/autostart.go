@@ -60,20 +60,20 @@ func (a *app) start(ctx context.Context, c *client.Client, cfg *config.Config, p
 
 // startLocked starts daemons until one answers.
 func (a *app) startLocked(ctx context.Context, c *client.Client, paths config.Paths) error {
-	_, err := c.Info(ctx)
-	if !errors.Is(err, client.ErrNotRunning) { // another client was quicker
-		return err
-	}
 	for {
+		_, err := c.Info(ctx)
+		if !errors.Is(err, client.ErrNotRunning) { // another client was quicker
+			return err
+		}
+		again := true
 		p, err := spawn(ctx, paths)
-		if err != nil {
+		if err == nil {
+			again, err = awaitAnswer(ctx, c, p)
+		}
+		if err != nil && !errors.Is(err, errUnitThere) || !again {
 			return err
 		}
-		again, err := awaitAnswer(ctx, c, p)
-		if err != nil || !again {
-			return err
-		}
-		// The store is still held, by a daemon that is on its way out.
+		// Store or unit are still held, by a daemon that is on its way out.
 		if err := pause(ctx, 5*pollEvery); err != nil {
 			return err
 		}

@@ -103,7 +103,7 @@ func (a *app) readJSON(name string) (json.RawMessage, error) {
 		text, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return nil, err
+		return nil, missingFile(err)
 	}
 	var v json.RawMessage
 	if err := json.Unmarshal(text, &v); err != nil {

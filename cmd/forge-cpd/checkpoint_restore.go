@@ -81,7 +81,7 @@ alone unless --force.`,
 func (a *app) putState(raw, state []byte, out string) error {
 	switch {
 	case out != "":
-		if err := writeAtomic(out, state, 0o600); err != nil {
+		if err := writeWhole(out, state); err != nil {
 			return err
 		}
 		if a.json {
@@ -92,33 +92,6 @@ func (a *app) putState(raw, state []byte, out string) error {
 		return a.printRaw(raw)
 	}
 	return a.writeState(state)
-}
-
-// writeAtomic replaces a file by a rename, so that a reader sees the old one or the new
-// one whole. An existing file keeps its mode.
-func writeAtomic(name string, data []byte, mode fs.FileMode) error {
-	if info, err := os.Stat(name); err == nil {
-		if !info.Mode().IsRegular() { // a pipe or a device, as /dev/stdout
-			return os.WriteFile(name, data, mode)
-		}
-		mode = info.Mode().Perm()
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // after the rename there is nothing by that name
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	return os.Rename(f.Name(), name)
 }
 
 // restoreFiles writes the captured files below a directory. os.Root keeps every path

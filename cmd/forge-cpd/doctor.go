@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -168,14 +168,18 @@ func checkHealth(h *rpc.Health, err error) finding {
 		f.damage = true
 		f.Message = fmt.Sprintf("%d of %s read again are damaged; %s", h.Invalid, plural(h.Checked, "checkpoint"), h.Message)
 		f.Mend = mendDamage
-	case !h.Healthy && strings.HasPrefix(h.Message, "integrity: "):
-		f.damage, f.Message, f.Mend = true, strings.TrimPrefix(h.Message, "integrity: "), mendDamage
+	case !h.Healthy && (failed(h, "integrity") || failed(h, "scrub")):
+		f.damage, f.Message, f.Mend = true, h.Message, mendDamage
 	case !h.Healthy:
 		f.Message, f.Mend = h.Message, "see `forge-cpd status` for the check that failed"
 	default:
 		f.OK, f.Message = true, fmt.Sprintf("%s read again, all sound", plural(h.Checked, "checkpoint"))
 	}
 	return f
+}
+
+func failed(h *rpc.Health, check string) bool {
+	return slices.ContainsFunc(h.Checks, func(c rpc.HealthCheck) bool { return c.Name == check && !c.OK })
 }
 
 func (a *app) printFindings(found []finding) error {

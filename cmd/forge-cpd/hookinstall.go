@@ -73,7 +73,7 @@ func (a *app) editSettings(agent string, install, yes bool) error {
 	}
 	err = os.MkdirAll(filepath.Dir(path), 0o755)
 	if err == nil {
-		err = writeAtomic(path, edited, 0o600)
+		err = writeWhole(path, edited)
 	}
 	if err != nil {
 		return fmt.Errorf("writing the settings of %s: %w", agent, err)

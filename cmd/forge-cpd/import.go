@@ -35,46 +35,46 @@ runs, says how many are there already; it starts none and changes nothing.`,
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "read and count, and change nothing")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		in := a.stdin
+		in, name := a.stdin, "standard input"
 		if args[0] != "-" {
 			f, err := os.Open(args[0])
 			if err != nil {
-				return err
+				return missingFile(err)
 			}
 			defer f.Close()
-			in = f
+			in, name = f, args[0]
 		}
 		if dryRun {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			return a.checkImport(ctx, in)
+			return a.checkImport(ctx, in, name)
 		}
 		return a.clientCmd(func(ctx context.Context, c *client.Client, _ []string) error {
-			return a.importFrom(ctx, c, in)
+			return a.importFrom(ctx, c, in, name)
 		})(cmd, args)
 	}
 	return cmd
 }
 
 // eachPage hands over the pages of a file, as the bytes that they are.
-func eachPage(in io.Reader, f func(page json.RawMessage) error) error {
+func eachPage(in io.Reader, name string, f func(page json.RawMessage) error) error {
 	d := json.NewDecoder(in)
 	for n := 1; ; n++ {
 		var page json.RawMessage
 		if err := d.Decode(&page); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("page %d is no JSON (byte %d): %w", n, d.InputOffset(), err)
+			return fmt.Errorf("%s, page %d, is no JSON at byte %d: %w: it takes what `forge-cpd export` wrote", name, n, d.InputOffset(), err)
 		}
 		if err := f(page); err != nil {
-			return fmt.Errorf("page %d: %w", n, err)
+			return fmt.Errorf("%s, page %d: %w", name, n, err)
 		}
 	}
 }
 
 // checkImport is --dry-run: it verifies every entry and, when a daemon answers, says which
 // are there already.
-func (a *app) checkImport(ctx context.Context, in io.Reader) error {
+func (a *app) checkImport(ctx context.Context, in io.Reader, name string) error {
 	there, err := a.whatIsThere(ctx)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (a *app) checkImport(ctx context.Context, in io.Reader) error {
 	r := importCheck{Rejected: []storage.Rejected{}, Asked: there != nil}
 	bar := a.progress()
 	defer bar.done()
-	err = eachPage(in, func(page json.RawMessage) error {
+	err = eachPage(in, name, func(page json.RawMessage) error {
 		p, err := storage.CheckPage(page)
 		if err != nil {
 			return err
@@ -159,11 +159,11 @@ func (a *app) whatIsThere(ctx context.Context) (map[checkpoint.ID]bool, error) {
 	return there, nil
 }
 
-func (a *app) importFrom(ctx context.Context, c *client.Client, in io.Reader) error {
+func (a *app) importFrom(ctx context.Context, c *client.Client, in io.Reader, name string) error {
 	total := rpc.ImportResult{Rejected: []rpc.Rejected{}}
 	bar := a.progress()
 	defer bar.done()
-	err := eachPage(in, func(page json.RawMessage) error {
+	err := eachPage(in, name, func(page json.RawMessage) error {
 		return splitPage(page, splitPages, func(part json.RawMessage) error {
 			r, err := c.Import(ctx, part)
 			if err != nil {

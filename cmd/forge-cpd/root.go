@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,10 +75,17 @@ func newRootCmd(a *app) *cobra.Command {
 func usageArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return usagef("%w\nUsage: %s", err, c.UseLine())
+			err := check(c, args)
+			var told *exitError
+			switch {
+			case err == nil || errors.As(err, &told):
+				return err
+			case !c.HasParent(): // cobra's own words say the same of a command and of an argument
+				return usagef("there is no command %q; `forge-cpd --help` lists them", args[0])
+			case strings.HasPrefix(err.Error(), "unknown command"):
+				return usagef("`%s` takes no argument, and got %q\nUsage: %s", c.CommandPath(), args[0], c.UseLine())
 			}
-			return nil
+			return usagef("%w\nUsage: %s", err, c.UseLine())
 		}
 	}
 	for _, c := range cmd.Commands() {
@@ -90,7 +99,7 @@ func group(use, short string, cmds ...*cobra.Command) *cobra.Command {
 		Use: use, Short: short,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("%s has no command %q\nRun `%s --help` for the list.", cmd.CommandPath(), args[0], cmd.CommandPath())
+				return usagef("`%s` has no command %q\nRun `%s --help` for the list.", cmd.CommandPath(), args[0], cmd.CommandPath())
 			}
 			return nil
 		},

@@ -44,18 +44,23 @@ func spawn(ctx context.Context, paths config.Paths) (*process, error) {
 	if paths.Config != "" {
 		args = append(args, "--config", paths.Config)
 	}
-	if underSystemd(ctx, self, args, paths) {
-		return &process{}, nil
+	if os.Getenv("FORGE_CPD_NO_SYSTEMD") != "1" && systemdRuns() {
+		switch err := underSystemd(ctx, self, args, paths); {
+		case err == nil:
+			return &process{}, nil
+		case errors.Is(err, errUnitThere):
+			return nil, err
+		}
 	}
 	return detach(self, args, logFile(paths))
 }
 
+// errUnitThere: systemd has a unit of this daemon's name, which is on its way up or out.
+var errUnitThere = errors.New("systemd has the daemon's unit already")
+
 // underSystemd tries a transient unit. Its name stands for the socket, so that systemd
 // too lets only one be started.
-func underSystemd(ctx context.Context, self string, args []string, paths config.Paths) bool {
-	if os.Getenv("FORGE_CPD_NO_SYSTEMD") == "1" || !systemdRuns() {
-		return false
-	}
+func underSystemd(ctx context.Context, self string, args []string, paths config.Paths) error {
 	h := fnv.New32a()
 	io.WriteString(h, paths.Socket) // a hash takes everything
 	run := []string{"--quiet", "--collect", "--unit", fmt.Sprintf("forge-cpd-auto-%08x", h.Sum32()),
@@ -66,7 +71,12 @@ func underSystemd(ctx context.Context, self string, args []string, paths config.
 	}
 	run = append(append(run, "--", self), args...)
 	cmd := exec.CommandContext(ctx, "systemd-run", run...)
-	return cmd.Run() == nil
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	if err != nil && bytes.Contains(out, []byte("was already loaded")) {
+		return errUnitThere
+	}
+	return err
 }
 
 // systemdRuns tells whether there is a manager for this user to start units with.
