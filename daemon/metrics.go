@@ -40,6 +40,16 @@ func (h *histogram) observe(d time.Duration) {
 
 // Metrics counts.
 func (s *service) Metrics(ctx context.Context, _ rpc.NoParams) (*rpc.Metrics, error) {
+	m, err := s.counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m.Sessions, err = s.usage(ctx, m.UnpublishedRecords == 0)
+	return m, err
+}
+
+// counts are the metrics that cost nothing to tell.
+func (s *service) counts(ctx context.Context) (*rpc.Metrics, error) {
 	st, err := s.store.Stats(ctx)
 	if err != nil {
 		return nil, err
@@ -72,7 +82,7 @@ func (s *service) Prometheus(ctx context.Context, _ rpc.NoParams) (*rpc.Promethe
 }
 
 func (s *service) openMetrics(ctx context.Context) (string, error) {
-	m, err := s.Metrics(ctx, rpc.NoParams{})
+	m, err := s.counts(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -44,7 +44,8 @@ type service struct {
 
 	retained retentionState
 
-	kept keptLocks
+	kept   keptLocks
+	usages usages
 }
 
 var _ rpc.Service = (*service)(nil)

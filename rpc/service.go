@@ -170,6 +170,20 @@ type Metrics struct {
 	JournalBytes         int64            `json:"journal_bytes"`
 	BlobBytes            int64            `json:"blob_bytes"`
 	InFlightBytes        int64            `json:"in_flight_bytes"`
+	// Sessions are those of newest activity, at most 20, that the caller may see.
+	Sessions []SessionUsage `json:"sessions"`
+}
+
+// SessionUsage is what a session holds and costs on disk.
+type SessionUsage struct {
+	SessionID   checkpoint.ID `json:"session_id"`
+	Key         string        `json:"key,omitempty"`
+	Name        string        `json:"name"`
+	Checkpoints int           `json:"checkpoints"`
+	Bytes       int64         `json:"bytes"` // its own files and the chunks of captured files that it names
+	// BlobBytes are the chunks among Bytes; those that another session names too count for both.
+	BlobBytes int64 `json:"blob_bytes"`
+	Partial   bool  `json:"partial,omitempty"` // counting took too long: it is at least so much
 }
 
 // AutomaticMetrics counts what the triggers did, since the store was made.

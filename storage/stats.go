@@ -59,39 +59,3 @@ func (s *dirStore) Health() Health {
 		},
 	}
 }
-
-func (s *dirStore) Usage(_ context.Context, id checkpoint.ID) (Usage, error) {
-	s.mu.RLock()
-	sess := s.index.bySess[id]
-	if sess == nil {
-		s.mu.RUnlock()
-		return Usage{}, noSession(id)
-	}
-	u := Usage{Checkpoints: len(sess.rows)}
-	locations := make([]location, 0, len(sess.rows))
-	for _, r := range sess.rows {
-		u.Bytes += int64(s.index.row(r).bytes)
-		if s.index.row(r).flags&rowFiles != 0 {
-			locations = append(locations, s.locate(r))
-		}
-	}
-	s.mu.RUnlock()
-	seen := map[string]bool{}
-	for _, l := range locations {
-		_, p, err := s.loadParsed(l)
-		if err != nil {
-			continue // damage is counted elsewhere
-		}
-		files, err := p.files()
-		if err != nil {
-			return u, checkpoint.Errorf(checkpoint.KindInternal, "context of %s: %w", l.id, err)
-		}
-		for _, f := range files {
-			if !seen[f.SHA256] {
-				seen[f.SHA256] = true
-				u.FileBytes += f.Bytes
-			}
-		}
-	}
-	return u, nil
-}

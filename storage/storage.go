@@ -30,7 +30,8 @@ type Store interface {
 	DeleteSession(ctx context.Context, id checkpoint.ID) (int, error)
 	// AutoState returns what the last SessionChange.AutoState held, or nil.
 	AutoState(ctx context.Context, id checkpoint.ID) (json.RawMessage, error)
-	// Usage says what a session holds and costs on disk.
+	// Usage says what a session holds and costs on disk. It reads the checkpoints that captured
+	// files; when ctx ends meanwhile, what was counted until then is the answer.
 	Usage(ctx context.Context, id checkpoint.ID) (Usage, error)
 
 	// Submit queues a create and returns as soon as its place in the session's order is
@@ -301,11 +302,14 @@ type EventPage struct {
 	Fresh  bool
 }
 
-// Usage is what a session holds.
+// Usage is what a session holds and costs on disk, in the files' lengths.
 type Usage struct {
-	Checkpoints int   `json:"checkpoints"`
-	Bytes       int64 `json:"bytes"`      // its checkpoint files
-	FileBytes   int64 `json:"file_bytes"` // captured files before chunking, each content once
+	Checkpoints int
+	Bytes       int64 // its own files
+	// BlobBytes are the chunks of captured files that it names, each once. Those that
+	// another session names too count for both.
+	BlobBytes int64
+	Partial   bool // ctx ended before all was counted
 }
 
 // Stats are the store's counters.

@@ -22,8 +22,9 @@ func newStatusCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "say whether the daemon is up, and how it is",
-		Long: `Says whether the daemon is up, where, since when, how much it holds and what is wrong. It never
-starts one. Exit code 0: up and healthy; 1: up and something is wrong; 3: not running.`,
+		Long: `Says whether the daemon is up, where, since when, how much it holds and what is wrong, and what
+the sessions with the newest activity hold and cost on disk: their own files, and the chunks of captured files that they
+name (shared ones count for each). It never starts one. Exit code 0: up and healthy; 1: up and something is wrong; 3: not running.`,
 		Example: "  forge-cpd status\n  forge-cpd status --json | jq .health.healthy\n  forge-cpd status --watch",
 		Args:    cobra.NoArgs,
 	}
@@ -114,7 +115,7 @@ func (a *app) statusText(s fullStatus, h rpc.Health, now time.Time) error {
 	err := fields(a.stdout, st,
 		"daemon", fmt.Sprintf("%s, version %s, pid %d, up %s", state, info.Version, info.PID, age(info.StartedAt, now)),
 		"socket", info.Socket, "data", strings.TrimSpace(fmt.Sprintf("%s (%s)", h.DataDir(), info.Driver)), "config", s.Paths.Config,
-		"holds", fmt.Sprintf("%s in %s, %s on disk", plural(m.TotalCheckpoints, "checkpoint"), plural(m.ActiveSessions, "active session"), size(m.StoreBytes)),
+		"holds", fmt.Sprintf("%s in %s, %s of checkpoints and captured files", plural(m.TotalCheckpoints, "checkpoint"), plural(m.ActiveSessions, "active session"), size(m.StoreBytes)),
 		"sequence", humanize.Comma(int64(m.GlobalSequence)),
 		"automatic", fmt.Sprintf("%s taken, %s skipped, %s failed", humanize.Comma(int64(m.Automatic.Taken)), humanize.Comma(int64(m.Automatic.Skipped)), humanize.Comma(int64(m.Automatic.Failed))),
 		"now", fmt.Sprintf("%s, %s", plural(m.Connections, "connection"), plural(m.Subscribers, "subscriber")))
@@ -128,5 +129,31 @@ func (a *app) statusText(s fullStatus, h rpc.Health, now time.Time) error {
 			}
 		}
 	}
-	return nil
+	return a.statusSessions(m.Sessions, st)
+}
+
+// statusSessions shows what the sessions with the newest activity hold and cost.
+func (a *app) statusSessions(sessions []rpc.SessionUsage, st style) error {
+	if len(sessions) == 0 {
+		return nil
+	}
+	t := table{columns: []column{
+		{title: "SESSION", flex: true, keep: 3}, {title: "NAME", flex: true, paint: st.bold}, {title: "CHECKPOINTS", right: true, keep: 2},
+		{title: "ON DISK", right: true, keep: 4}, {title: "OF IT FILES", right: true, keep: 1},
+	}}
+	for _, s := range sessions {
+		key := plain(s.Key)
+		if key == "" {
+			key = s.SessionID.String()
+		}
+		least := ""
+		if s.Partial {
+			least = "> "
+		}
+		t.add(key, plain(s.Name), fmt.Sprint(s.Checkpoints), least+size(s.Bytes), least+size(s.BlobBytes))
+	}
+	if _, err := fmt.Fprintln(a.stdout); err != nil {
+		return err
+	}
+	return t.print(a.stdout, terminal(a.stdout), st)
 }
