@@ -209,6 +209,7 @@ func (d *instance) serve(ctx context.Context, l net.Listener) error {
 	wg.Go(func() { d.svc.hub.run(work) })
 	wg.Go(func() { d.svc.runScrub(work, d.reloader.wake) })
 	wg.Go(func() { d.runRetention(work) })
+	wg.Go(func() { d.boundGarbage(work) })
 	served := make(chan struct{})
 	wg.Go(func() {
 		defer close(served)
@@ -336,6 +337,18 @@ func (l lookup) SessionOfKey(key string) (checkpoint.ID, bool) {
 func (l lookup) SessionOfCheckpoint(id checkpoint.ID) (checkpoint.ID, bool) {
 	sum, err := l.store.Summary(context.Background(), id)
 	return sum.SessionID, err == nil
+}
+
+func (l lookup) StateBytes(ref rpc.SessionRef, id checkpoint.ID) (int64, bool) {
+	if id.IsZero() {
+		sess, err := l.store.Session(context.Background(), storage.Ref{ID: ref.SessionID, Key: ref.Key})
+		if err != nil || sess.Last == nil {
+			return 0, err == nil
+		}
+		id = sess.Last.ID
+	}
+	sum, err := l.store.Summary(context.Background(), id)
+	return sum.StateBytes, err == nil
 }
 
 // storeDir is where the store is, "" when it is kept in memory.

@@ -18,6 +18,7 @@ type budget struct {
 	replies            int64
 	read, reads        int64 // what one large read sets aside, and what all have
 	reserved           bool
+	line               chan struct{} // holds who waits for a large read's room
 	changed            chan struct{} // closed at the next release; nil: nobody waits
 }
 
@@ -28,7 +29,7 @@ type share struct {
 }
 
 func newBudget(l *Limits) *budget {
-	b := &budget{}
+	b := &budget{line: make(chan struct{}, 1)}
 	b.resize(l)
 	return b
 }
@@ -139,14 +140,18 @@ func (b *budget) full() bool {
 	return b.shared() >= b.mainMax
 }
 
-// beginRead waits until a large read may run, and sets aside what it may hold: the returned
-// bytes, which endRead takes back. 0: stop was closed. One at a time runs with any room.
+// beginRead waits in line until a large read may run, and sets aside what it may hold: the
+// returned bytes, which endRead takes back. 0: stop was closed.
 func (b *budget) beginRead(stop <-chan struct{}, stalled func()) int64 {
+	select {
+	case b.line <- struct{}{}: // senders are let through in the order they came
+	case <-stop:
+		return 0
+	}
+	defer func() { <-b.line }()
 	for {
 		b.mu.Lock()
-		if held := b.shared(); held+b.read <= b.mainMax || b.reads == 0 && held < max(b.mainMax, 1) {
-			n := b.read
-			b.reads += n
+		if n := b.tryReadLocked(); n > 0 {
 			b.mu.Unlock()
 			return n
 		}
@@ -156,6 +161,22 @@ func (b *budget) beginRead(stop <-chan struct{}, stalled func()) int64 {
 			return 0
 		}
 	}
+}
+
+// tryRead is beginRead that does not wait: 0 says that there is no room. One at a time
+// runs with any room.
+func (b *budget) tryRead() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.tryReadLocked()
+}
+
+func (b *budget) tryReadLocked() int64 {
+	if held := b.shared(); held+b.read > b.mainMax && (b.reads > 0 || held >= max(b.mainMax, 1)) {
+		return 0
+	}
+	b.reads += b.read
+	return b.read
 }
 
 func (b *budget) endRead(n int64) {

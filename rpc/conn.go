@@ -34,7 +34,7 @@ type conn struct {
 	credsGone bool
 
 	slots    chan struct{} // one for each request that is not answered
-	turn     chan struct{} // of the large read that waits for room
+	reads    chan struct{} // one for each large read that runs or waits for room
 	handlers sync.WaitGroup
 	jc       *jsonrpc2.Conn
 	ready    chan struct{} // closed when jc is there
@@ -54,7 +54,7 @@ func newConn(s *Server, nc *net.UnixConn, id uint64, who creds) *conn {
 	limits := s.limits.Load()
 	c := &conn{
 		srv: s, nc: nc, id: id, creds: who, limits: limits,
-		slots: make(chan struct{}, limits.InFlightPerConnection), turn: make(chan struct{}, 1),
+		slots: make(chan struct{}, limits.InFlightPerConnection), reads: make(chan struct{}, largeReads),
 		ready: make(chan struct{}), readEnd: make(chan struct{}), closed: make(chan struct{}),
 	}
 	c.readAt.Store(time.Now().UnixNano())
@@ -168,20 +168,50 @@ func (c *conn) prepare(r *request) (*method, any, error) {
 
 // serve runs one request's handler.
 func (c *conn) serve(jc *jsonrpc2.Conn, r *request, m *method, params any, o *op) {
+	ctx := context.WithValue(c.srv.base, requestKey, requestID{c.id, r.id})
+	ctx = WithReceived(WithAdmit(WithPeer(ctx, c), func() { c.order.admit(o) }), r.received)
+	ctx = WithAfterReply(ctx, func(f func()) { r.after = append(r.after, f) })
 	var result [][]byte
-	aside, err := c.srv.enter(c, m, r.batch)
+	var err error
+	var exit func()
+	if m.large {
+		exit, err = c.srv.enter(c, r.batch, func() bool { return c.short(ctx, m, params) })
+	}
 	if err == nil {
-		ctx := context.WithValue(c.srv.base, requestKey, requestID{c.id, r.id})
-		ctx = WithReceived(WithAdmit(WithPeer(ctx, c), func() { c.order.admit(o) }), r.received)
-		ctx = WithAfterReply(ctx, func(f func()) { r.after = append(r.after, f) })
 		result, err = c.call(ctx, m, params)
 	}
 	c.order.finish(o, func() {
 		c.finish(jc, r, m, result, err)
-		if aside > 0 {
-			c.srv.budget.endRead(aside) // the reply counts for itself now
+		if exit != nil {
+			exit()
 		}
 	})
+}
+
+// short says whether a request's result is a short one, when that can be told for little.
+func (c *conn) short(ctx context.Context, m *method, params any) bool {
+	var ref SessionRef
+	switch p := params.(type) {
+	case *CheckpointListParams, *SessionListParams: // of the index alone
+		c.srv.peeking.Lock() // one at a time: what this holds is in no budget
+		defer c.srv.peeking.Unlock()
+		result, err := c.call(ctx, m, params)
+		n := 0
+		for _, piece := range result {
+			n += len(piece)
+		}
+		return err != nil || n <= smallFrame
+	case *SessionParams:
+		ref = p.SessionRef
+	case *CheckpointParams, *RestoreParams:
+	default:
+		return false
+	}
+	if c.srv.lookup == nil {
+		return false
+	}
+	n, known := c.srv.lookup.StateBytes(ref, checkpointOf(params))
+	return known && n <= smallFrame
 }
 
 // full says that a batch has no room for another large reply.

@@ -75,6 +75,18 @@ func (f *fake) SessionOfCheckpoint(checkpoint.ID) (checkpoint.ID, bool) {
 	return checkpoint.ID{}, false
 }
 
+func (f *fake) StateBytes(ref SessionRef, id checkpoint.ID) (int64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if id.IsZero() {
+		id = f.latest[f.session(ref)]
+	}
+	if s := f.made[id]; s != nil {
+		return int64(len(s.State)), true
+	}
+	return 0, false
+}
+
 func (f *fake) session(ref SessionRef) checkpoint.ID {
 	if ref.Key != "" {
 		return f.keys[ref.Key]

@@ -129,7 +129,8 @@ func TestHostileClients(t *testing.T) {
 func TestNeverReadingClients(t *testing.T) {
 	f := newFake()
 	s, path := serve(t, f, func(o *Options) {
-		o.Limits.InFlightBytes = 64 << 20
+		o.Limits.InFlightBytes = 192 << 20
+		o.Lookup = f
 	})
 	w := dial(t, path)
 	r := parseReply(t, w.ask(create(1, aSession, "m", `,"state":"`+strings.Repeat("x", 8<<20)+`"`)))
@@ -138,15 +139,25 @@ func TestNeverReadingClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	get := call(2, "checkpoint.get", fmt.Sprintf(`{"checkpoint_id":%q}`, receipt.CheckpointID)) + "\n"
-	for range 40 {
+	for range 20 {
 		c := dial(t, path)
-		c.send(strings.Repeat(get, 200)) // each as many as may be in flight
+		c.send(strings.Repeat(get, 200)) // nearly as many as may be in flight
 	}
 	for range 200 { // they hold what they hold
-		if held := s.Stats().InFlightBytes; held > 64<<20 {
+		if held := s.Stats().InFlightBytes; held > 192<<20 {
 			t.Fatalf("%d bytes are held", held)
 		}
-		w.ask(create(1, aSession, "small", ""))
+		start := time.Now()
+		r := parseReply(t, w.ask(create(1, aSession, "small", "")))
+		var small checkpoint.Receipt
+		if err := json.Unmarshal(r.Result, &small); err != nil {
+			t.Fatal(err)
+		}
+		w.ask(call(1, "checkpoint.restore", fmt.Sprintf(`{"session_id":%q,"checkpoint_id":%q}`, aSession, small.CheckpointID)))
+		w.ask(call(1, "checkpoint.latest", fmt.Sprintf(`{"session_id":%q}`, aSession)))
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("three small requests waited %v beside clients that do not read", took)
+		}
 		time.Sleep(time.Millisecond)
 	}
 	start := time.Now()
@@ -155,6 +166,52 @@ func TestNeverReadingClients(t *testing.T) {
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("the honest client waited %v", took)
 	}
+}
+
+// TestTheDaemonStaysSmall asks the real daemon for 64 GB and reads none of it.
+func TestTheDaemonStaysSmall(t *testing.T) {
+	path := daemon(t)
+	w := dial(t, path)
+	var info Info
+	if err := json.Unmarshal(parseReply(t, w.ask(call(1, "daemon.info", "{}"))).Result, &info); err != nil {
+		t.Fatal(err)
+	}
+	const id = "aaaaaaaa-0000-4000-8000-000000000001"
+	w.ask(call(1, "session.create", example(`{"name":"n","session_id":"$"}`)))
+	w.ask(create(1, aSession, "m", `,"checkpoint_id":"`+id+`","state":`+state(8<<20)))
+	half := call(3, "session.put_state", `{"session_id":"`+aSession+`","state":`+state(15<<20)+`}`)
+	var wg sync.WaitGroup
+	gets := strings.Repeat(call(2, "checkpoint.get", `{"checkpoint_id":"`+id+`"}`)+"\n", 200)
+	hostile := make([]*wire, 40)
+	for i := range hostile {
+		hostile[i] = dial(t, path)
+		wg.Go(func() {
+			if _, err := io.WriteString(hostile[i], gets); err == nil {
+				io.WriteString(hostile[i], half[:len(half)-2]) // the daemon need not take it in
+			}
+		})
+	}
+	served := 0
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); served++ {
+		w.ask(create(1, aSession, "small", ""))
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", info.PID))
+	if err != nil {
+		t.Skip("the daemon's memory cannot be told here: ", err)
+	}
+	_, peak, _ := strings.Cut(string(status), "VmHWM:")
+	kib, err := strconv.Atoi(strings.Fields(peak)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d MiB at most, %d small requests served meanwhile", kib>>10, served)
+	if kib > 256<<10 {
+		t.Errorf("the daemon took %d MiB", kib>>10)
+	}
+	for _, c := range hostile {
+		c.Close()
+	}
+	wg.Wait()
 }
 
 // TestLargeFramesShareTheBudget has more bytes on the way than may be in flight.

@@ -41,5 +41,6 @@ func DefaultLimits() Limits {
 const (
 	smallFrame   = 64 << 10 // up to here a frame costs one connection's place, not the shared budget while it grows
 	replyBacklog = 1 << 20  // bytes not yet taken by a peer, over which its next large read waits
+	largeReads   = 2        // of one connection that run at a time
 	stallTime    = time.Second
 )

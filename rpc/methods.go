@@ -124,6 +124,8 @@ func checkpointOf(params any) checkpoint.ID {
 	switch p := params.(type) {
 	case *CheckpointParams:
 		return p.CheckpointID
+	case *RestoreParams:
+		return p.CheckpointID
 	case *CheckpointFileParams:
 		return p.CheckpointID
 	case *AnnotateParams:

@@ -29,6 +29,9 @@ type Options struct {
 type Lookup interface {
 	SessionOfKey(key string) (checkpoint.ID, bool)
 	SessionOfCheckpoint(id checkpoint.ID) (checkpoint.ID, bool)
+	// StateBytes is the length of a checkpoint's state, or when id is zero of the newest one's
+	// of a session.
+	StateBytes(ref SessionRef, id checkpoint.ID) (int64, bool)
 }
 
 // Stats counts what the server does.
@@ -57,6 +60,8 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	draining  bool
 	done      sync.WaitGroup // one for each connection
+
+	peeking sync.Mutex // see conn.short
 }
 
 // NewServer makes a server; Serve starts it.
@@ -251,38 +256,48 @@ func (s *Server) sessionOfKey(key string) (checkpoint.ID, bool) {
 	return s.lookup.SessionOfKey(key)
 }
 
-// enter waits until a request may run, and returns what it has set aside for its result. A
-// read with a large one waits until the peer has taken most of what it was sent before and
-// there is room in the budget; of one connection, one waits for that room at a time.
-// In a batch, whose replies wait for each other, it is refused when that takes long.
-func (s *Server) enter(c *conn, m *method, b *batch) (int64, error) {
-	if !m.large {
-		return 0, nil
+// enter waits until a request with a large result may run: until the peer has taken most of
+// what it was sent before, and there is room in the budget. A few of one connection run or
+// wait at a time. While others have the room, short finds out whether the result is a
+// short one, which need not wait. In a batch, whose replies wait for each other, a request
+// is refused when it would wait long. exit is to be called when the reply counts for itself.
+func (s *Server) enter(c *conn, b *batch, short func() bool) (exit func(), err error) {
+	if b != nil && b.full(c.limits.FrameBytes) {
+		return nil, errBatchFull
 	}
-	if b != nil {
-		if b.full(c.limits.FrameBytes) {
-			return 0, errBatchFull
+	leave := func() {}
+	if b == nil {
+		select {
+		case c.reads <- struct{}{}:
+			leave = func() { <-c.reads }
+		case <-c.closed:
+			return nil, errGone
 		}
-		late, cancel := context.WithTimeout(context.Background(), 2*stallTime)
-		defer cancel()
-		if n := s.budget.beginRead(late.Done(), s.shed); n > 0 {
-			return n, nil
+		if !c.out.backlog() {
+			leave()
+			return nil, errGone
 		}
-		return 0, errBusy
 	}
-	select {
-	case c.turn <- struct{}{}:
-	case <-c.closed:
-		return 0, errGone
+	aside := s.budget.tryRead()
+	if aside == 0 && short() {
+		return leave, nil
 	}
-	defer func() { <-c.turn }()
-	if !c.out.backlog() {
-		return 0, errGone
+	if aside == 0 {
+		stop, err := (<-chan struct{})(c.closed), errGone
+		if b != nil {
+			late, cancel := context.WithTimeout(context.Background(), 2*stallTime)
+			defer cancel()
+			stop, err = late.Done(), errBusy
+		}
+		if aside = s.budget.beginRead(stop, s.shed); aside == 0 {
+			leave()
+			return nil, err
+		}
 	}
-	if n := s.budget.beginRead(c.closed, s.shed); n > 0 {
-		return n, nil
-	}
-	return 0, errGone
+	return func() {
+		s.budget.endRead(aside)
+		leave()
+	}, nil
 }
 
 var errBusy = &checkpoint.Error{Kind: checkpoint.KindOverloaded, Message: "too many bytes are in flight; try again, outside a batch best", Retry: true}

@@ -1,0 +1,42 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"runtime/debug"
+	runtimemetrics "runtime/metrics"
+	"time"
+)
+
+const (
+	memorySlack = 48 << 20 // stacks, and what the collector needs to work with
+	memoryEvery = 10 * time.Second
+)
+
+// boundGarbage has Go collect earlier while large messages are many. Left alone, garbage
+// grows to as much as is alive, and limits.in_flight_bytes would cost its double; the soft
+// limit set here allows that for what the store keeps and not for what is in flight. It
+// follows the store as it grows. One that the environment gives (GOMEMLIMIT) stays.
+func (d *instance) boundGarbage(ctx context.Context) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	live := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	tick := time.NewTicker(memoryEvery)
+	defer tick.Stop()
+	var last int64
+	for {
+		runtimemetrics.Read(live)
+		kept := max(0, int64(live[0].Value.Uint64())-d.server.Stats().InFlightBytes)
+		limit := 2*kept + d.svc.config().Limits.InFlightBytes + memorySlack
+		if limit < last-last/8 || limit > last+last/8 { // setting it stops the world for a moment
+			debug.SetMemoryLimit(limit)
+			last = limit
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
