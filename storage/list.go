@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"math"
 	"slices"
 	"sort"
 	"strconv"
@@ -149,23 +150,34 @@ func (s *dirStore) selectRows(q *Query, want int) (refs []summaryRef, more bool,
 }
 
 func (s *dirStore) narrow(rows []rowID, lo, hi int, q *Query) (int, int) {
-	at := func(i int) time.Time { return time.Unix(0, s.index.row(rows[i]).at) }
 	if !q.Since.IsZero() {
-		lo += sort.Search(hi-lo, func(i int) bool { return !at(lo + i).Before(q.Since) })
+		since := nanos(q.Since)
+		lo += sort.Search(hi-lo, func(i int) bool { return s.index.row(rows[lo+i]).at >= since })
 	}
 	if !q.Until.IsZero() {
-		hi = lo + sort.Search(hi-lo, func(i int) bool { return at(lo + i).After(q.Until) })
+		until := nanos(q.Until)
+		hi = lo + sort.Search(hi-lo, func(i int) bool { return s.index.row(rows[lo+i]).at > until })
 	}
 	return lo, hi
+}
+
+// nanos is a time as rows have it; one out of their range is at its end.
+func nanos(t time.Time) int64 {
+	switch y := t.Year(); {
+	case y < 1678:
+		return math.MinInt64
+	case y > 2261:
+		return math.MaxInt64
+	}
+	return t.UnixNano()
 }
 
 func (s *dirStore) rowMatches(r *row, q *Query) bool {
 	if q.Trigger == "" && q.Cause == "" && q.Since.IsZero() && q.Until.IsZero() && q.Owner == nil {
 		return true
 	}
-	at := time.Unix(0, r.at)
 	return (q.Trigger == "" || r.triggerName() == q.Trigger) && (q.Cause == "" || r.causeName() == q.Cause) &&
-		(q.Since.IsZero() || !at.Before(q.Since)) && (q.Until.IsZero() || !at.After(q.Until)) &&
+		(q.Since.IsZero() || r.at >= nanos(q.Since)) && (q.Until.IsZero() || r.at <= nanos(q.Until)) &&
 		(q.Owner == nil || s.index.sessions[r.session].meta.OwnerUID == *q.Owner)
 }
 

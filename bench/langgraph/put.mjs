@@ -12,12 +12,20 @@ saver.db.pragma("synchronous = FULL");
 
 let thread = 0;
 
+// messages are those of the other contenders' documents: about 110 bytes each.
+function messages(id, n, size) {
+  const all = [];
+  for (let bytes = 0; bytes < size - 110; bytes += 110) {
+    all.push({ role: "tool", n: all.length, text: `${id}:${n}:${all.length} `.padEnd(76, "reads the file storage error return nil ") });
+  }
+  return all;
+}
+
 async function worker(id, size, times, more) {
   let n = 0;
   let parent;
   while (more(n)) {
-    const text = (String(id) + ":" + n).padEnd(size, "abcdefghijklmnopqrstuvwxyz 0123456789 ");
-    const checkpoint = { ...emptyCheckpoint(), id: uuid6(n++), channel_values: { messages: text } };
+    const checkpoint = { ...emptyCheckpoint(), id: uuid6(n++), channel_values: { messages: messages(id, n, size) } };
     const config = { configurable: { thread_id: "t" + id, checkpoint_ns: "", checkpoint_id: parent } };
     const start = performance.now();
     const next = await saver.put(config, checkpoint, { source: "loop", step: n, parents: {} });
