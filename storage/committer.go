@@ -293,8 +293,9 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 	if err := s.makeRoom(t, size); err != nil {
 		return err
 	}
+	length := j.reach(size)
 	last, sum, err := encodeRecord(record{
-		Type: recCommit, Group: j.group, Lines: len(t.entries), FirstEvent: s.nextEvent,
+		Type: recCommit, Group: j.group, Lines: len(t.entries), FirstEvent: s.nextEvent, Bytes: length,
 		Digest: hex.EncodeToString(digest.Sum(nil)), Previous: j.last,
 	})
 	if err != nil {
@@ -309,14 +310,14 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 		off += e.n
 	}
 	bufs = append(bufs, last)
-	if err := j.write(bufs, size+int64(len(last))); err != nil {
-		return s.undoWrite(err)
+	if err := j.write(bufs, size+int64(len(last)), length); err != nil {
+		return s.undoWrite(err, off+int64(len(last)))
 	}
 	if err := j.current.file.Datasync(); err != nil {
 		s.poison(err)
 		return errors.Join(errUnknown, err)
 	}
-	j.off, j.last = off+int64(len(last)), sum
+	j.off, j.last, j.length = off+int64(len(last)), sum, length
 	j.group++
 	s.publish(t, off+int64(len(last)))
 	return nil
@@ -324,10 +325,15 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 
 // undoWrite takes a half-written group away, so that its remains are never read as
 // lines. When that cannot be done either, nothing more is written until a restart.
-func (s *dirStore) undoWrite(cause error) error {
+func (s *dirStore) undoWrite(cause error, end int64) error {
 	j := &s.journal
-	j.filled = j.off
-	err := j.current.file.Truncate(j.off)
+	err := clearRange(j.current.file, j.off, end)
+	if err != nil {
+		j.filled = j.off
+		if err = j.current.file.Truncate(j.off); err == nil {
+			err = j.current.file.Truncate(j.length)
+		}
+	}
 	if err == nil {
 		err = j.current.file.Sync()
 	}

@@ -125,7 +125,7 @@ func workloads(length int, kinds []request) [][]request {
 // write, one of these writes too.
 func distinct() []request {
 	return slices.DeleteFunc(slices.Clone(requests), func(r request) bool {
-		return r.name == "create two" || r.name == "create a session" || r.name == "compact"
+		return r.name == "create" || r.name == "create two" || r.name == "create a session" || r.name == "compact"
 	})
 }
 

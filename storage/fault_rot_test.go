@@ -79,6 +79,8 @@ func newRotting(t *testing.T, left rest) *rotting {
 	return r
 }
 
+const sector = 512
+
 // promised says whether damage to a file must be found: index/ is a cache, and what is in
 // tmp/ and no journal names is removed unread.
 func promised(path string) bool {
@@ -180,6 +182,7 @@ func (r *rotting) damages(path string) []damage {
 		}
 	}
 	list := []damage{
+		{"half", edit(func(b []byte) []byte { return b[:len(b)/2] })},
 		{"gone", func(m *vfs.Mem, p string) bool { return must(m.Remove(p)) }},
 		{"empty", edit(func([]byte) []byte { return nil })},
 		{"zeros", edit(func(b []byte) []byte { return make([]byte, len(b)) })},
@@ -454,6 +457,18 @@ func TestFaultEveryByteOfTheJournal(t *testing.T) {
 						}
 						cases.Add(1)
 					}
+				}
+				// LOCK may be empty, and any cut of the journal is found, its zeros' too.
+				for i := lane*stride + 1; i < len(was); i += lanes * stride {
+					if i > 2*end {
+						i += sector
+					}
+					m := r.mem.Clone()
+					vfstest.WriteFile(m, path, was[:min(i, len(was)-1)])
+					if err := r.hold(m, path, false); err != nil {
+						t.Fatalf("cut to %d bytes of %d: %v", i, len(was), err)
+					}
+					cases.Add(1)
 				}
 			})
 		}

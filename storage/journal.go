@@ -88,6 +88,7 @@ type journal struct {
 	markers [][2]uint64          // those that are there: number and ceiling
 	pairs   map[[2]uint64]string // their extensions when the store was opened
 	filled  int64                // zeros are written up to here
+	length  int64                // of the file, at least
 	litter  []string             // of a segment that did not come about; it bears the next one's number
 	cut     *segmentRead         // the newest, found without its end on a medium that took no writes
 }
@@ -103,34 +104,56 @@ const (
 
 var zeros [mostFill]byte
 
-// ahead says how many zeros to write after a group of size bytes that ends at end.
-func (j *journal) ahead(size, end int64) int64 {
-	if end <= j.filled || size >= largeGroup {
-		return 0
+// reach says how long the file is with a group of size bytes, its commit line apart. The
+// commit line says it too: a file that is shorter was cut.
+func (j *journal) reach(size int64) int64 {
+	const commitLine = 512 // is shorter than this
+	end := j.off + size + commitLine
+	ahead := int64(0)
+	if end > j.filled && size < largeGroup {
+		ahead = max(0, min(min(max(end, leastFill), mostFill), j.opts.SegmentBytes-end))
 	}
-	return max(0, min(min(max(end, leastFill), mostFill), j.opts.SegmentBytes-end))
+	return max(j.length, end+ahead)
 }
 
-// write puts a group at off, with zeros after it when it is time for more.
-func (j *journal) write(bufs [][]byte, size int64) error {
+// write puts a group at off. When it ends where no zeros were written yet, they follow it,
+// up to length.
+func (j *journal) write(bufs [][]byte, size, length int64) error {
 	end := j.off + size
-	if n := j.ahead(size, end); n > 0 {
-		switch _, err := j.current.file.WriteAt(j.off, append(bufs, zeros[:n])...); {
+	if n := length - end; end > j.filled && n > 0 {
+		all := bufs[:len(bufs):len(bufs)]
+		for ; n > 0; n -= min(n, mostFill) {
+			all = append(all, zeros[:min(n, mostFill)])
+		}
+		switch _, err := j.current.file.WriteAt(j.off, all...); {
 		case err == nil:
-			j.filled = end + n
+			j.filled = length
 			return nil
 		case !noRoom(err):
 			return err
 		}
-		// There may be room for the group alone.
-		if err := j.current.file.Truncate(j.off); err != nil {
+		// There may be room for the group alone; a hole takes none.
+		if _, err := j.current.file.WriteAt(j.off, bufs...); err != nil {
 			return err
 		}
-		j.filled = 0
+		j.filled = max(j.filled, end)
+		return j.current.file.Truncate(length)
 	}
 	_, err := j.current.file.WriteAt(j.off, bufs...)
 	j.filled = max(j.filled, end)
 	return err
+}
+
+// clearRange makes zeros of what stands in a file from off up to end.
+func clearRange(f vfs.File, off, end int64) error {
+	for off < end {
+		n, err := f.WriteAt(off, zeros[:min(end-off, mostFill)])
+		if err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
 }
 
 // open starts a new segment whose numbers end at ceiling. The chain goes on in its first line.
@@ -152,11 +175,15 @@ func (j *journal) open(ceiling uint64, first record) error {
 		return errors.Join(err, g.close(), j.clean())
 	}
 	first.Segment, first.Previous, first.Group, first.File = number, j.last, j.group, j.path
+	first.Bytes = min(leastFill, max(j.opts.SegmentBytes, 1024))
 	b, sum, err := encodeRecord(first)
 	if err != nil {
 		return fail(err)
 	}
 	if _, err := file.WriteAt(0, b); err != nil {
+		return fail(err)
+	}
+	if err := file.Truncate(first.Bytes); err != nil {
 		return fail(err)
 	}
 	if err := file.Sync(); err != nil {
@@ -170,7 +197,7 @@ func (j *journal) open(ceiling uint64, first record) error {
 	}
 	j.path, g.end = path, int64(len(b))
 	j.current, j.off, j.last, j.number, j.ceiling = g, int64(len(b)), sum, number, ceiling
-	j.filled = j.off
+	j.filled, j.length = j.off, first.Bytes
 	j.unmark(number, ceiling)
 	return nil
 }
@@ -231,11 +258,12 @@ func (j *journal) finish() error {
 	if _, err := g.file.WriteAt(j.off, b); err != nil {
 		return err
 	}
-	if err := g.file.Truncate(j.off + int64(len(b))); err != nil {
-		return err
-	}
 	if err := g.file.Sync(); err != nil {
 		return fmt.Errorf("%w: %w", errUnknown, err)
+	}
+	// The end is there before the file gets shorter: a shorter one without it was cut.
+	if err := g.file.Truncate(j.off + int64(len(b))); err != nil {
+		return err
 	}
 	g.end = j.off + int64(len(b))
 	j.last, j.current = sum, nil

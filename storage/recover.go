@@ -121,6 +121,9 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 			}
 			r.problem, r.tail = "it has no first line", nil
 		}
+		if i == len(segs)-1 && marked[g.number] {
+			r.checkLength()
+		}
 		j.group = max(j.group, r.lastGrp+1)
 		j.last, j.path, j.number = r.last, g.path, max(j.number, g.number)
 		reads = append(reads, r)
@@ -148,7 +151,7 @@ func (s *dirStore) closeSegment(r *segmentRead, g *segment) error {
 		return nil
 	}
 	if len(r.tail) > 0 { // its remains must not stand behind the end
-		if err := g.file.Truncate(r.end); err != nil {
+		if err := clearRange(g.file, r.end, r.end+int64(len(r.tail))); err != nil {
 			return err
 		}
 		if err := g.file.Sync(); err != nil {

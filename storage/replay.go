@@ -27,6 +27,7 @@ type segmentRead struct {
 	problem string // damage; what could be read is in entries all the same
 	data    []byte
 	commits []commitAt // filled in by laterCommit
+	length  int64      // of the file, at least: what its lines say
 }
 
 // commitAt is a whole commit line: where the line that holds it starts, and its group.
@@ -88,7 +89,7 @@ func (r *segmentRead) scan(newest bool) {
 				damage("byte %d: the first line of segment %d", off, e.rec.Segment)
 			}
 			r.last, r.end = e.sum, off+int64(n)
-			r.lastGrp, r.first = e.rec.Group-1, *e.rec
+			r.lastGrp, r.first, r.length = e.rec.Group-1, *e.rec, e.rec.Bytes
 		} else if e.rec.Type == recCommit {
 			if problem := r.commit(group, e, off+int64(n)); problem != "" {
 				damage("byte %d: %s", off, problem)
@@ -111,8 +112,8 @@ func (r *segmentRead) scan(newest bool) {
 func (r *segmentRead) finish(newest bool, damage func(string, ...any)) {
 	tail := bytes.TrimRight(r.data[min(r.end, int64(len(r.data))):], "\x00")
 	switch {
-	case r.closed && newest && len(tail) == 0:
-		// The zeros behind its end may be there still: it was being closed.
+	case r.closed && len(tail) == 0:
+		// The zeros behind its end may be there still: that they go is not flushed.
 	case r.closed && int64(len(r.data)) != r.end:
 		damage("%d bytes after its end", int64(len(r.data))-r.end)
 	case !r.closed && !newest:
@@ -123,6 +124,16 @@ func (r *segmentRead) finish(newest bool, damage func(string, ...any)) {
 	if r.last == "" && len(tail) > 0 && !newest {
 		damage("it has no first line")
 	}
+}
+
+// checkLength finds a segment that was cut: groups that were acknowledged may be gone with
+// its end.
+func (r *segmentRead) checkLength() {
+	got := int64(len(r.data))
+	if r.closed || r.problem != "" || r.data == nil || got >= r.length {
+		return
+	}
+	r.problem, r.tail = fmt.Sprintf("it was cut to %d bytes of %d", got, r.length), nil
 }
 
 // commit takes a group over. One that lost lines keeps those that verify: they were acknowledged.
@@ -147,7 +158,7 @@ func (r *segmentRead) commit(group []entry, c entry, end int64) string {
 		r.event = c.rec.FirstEvent
 	}
 	r.entries = append(r.entries, group...)
-	r.last, r.end, r.lastGrp = c.sum, end, c.rec.Group
+	r.last, r.end, r.lastGrp, r.length = c.sum, end, c.rec.Group, max(r.length, c.rec.Bytes)
 	return problem
 }
 
