@@ -7,6 +7,8 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 60s
 FAULT ?= full
 BENCH ?= full
+# BENCHFLAGS='-doc ../docs/benchmarks.md' puts the tables into the document.
+BENCHFLAGS ?=
 
 DESTDIR ?=
 PREFIX ?= /usr/local
@@ -56,7 +58,7 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: build ## side by side with what it is compared with; BENCH=short for the short form
 	@if [ "$(BENCH)" = full ] && command -v npm >/dev/null; then npm ci --silent --prefix bench/langgraph; fi
-	mkdir -p dist && cd bench && BENCH=$(BENCH) $(GO) run . -bin ../bin/forge-cpd
+	mkdir -p dist && cd bench && BENCH=$(BENCH) $(GO) run . -bin ../bin/forge-cpd $(BENCHFLAGS)
 
 nightly: lint test-race test-fault test-agents test-systemd test-deb ## everything, in its long form
 	$(MAKE) fuzz FUZZTIME=5m

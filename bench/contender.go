@@ -24,7 +24,7 @@ type contender struct {
 	open func(dir string) (putter, error)
 	// missing says why it cannot run here, or "".
 	missing func() string
-	// single marks one that serves a single writer at a time in a sensible use.
+	// single marks one that serves a single writer at a time: others would wait for its lock.
 	single bool
 }
 

@@ -105,7 +105,7 @@ func (r *report) print(w io.Writer) {
 			if p.Settled {
 				how = ", until all is at rest"
 			}
-			fmt.Fprintf(w, "\n%d clients, %s documents%s\n\n| way | documents/s | ratio | p50 ms | ratio | p99 ms | ratio |\n|---|---|---|---|---|---|---|\n", p.Clients, size(p.Bytes), how)
+			fmt.Fprintf(w, "\n### %d clients, %s documents%s\n\n| way | documents/s | ratio | p50 ms | ratio | p99 ms | ratio |\n|---|---|---|---|---|---|---|\n", p.Clients, size(p.Bytes), how)
 		}
 		if p.Skipped != "" {
 			fmt.Fprintf(w, "| %s | - | - | - | - | - | %s |\n", p.Name, p.Skipped)
@@ -114,12 +114,12 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintf(w, "| %s | %.0f | %.2f | %.3f | %.2f | %.3f | %.2f |\n", p.Name, p.Rate, p.Ratio, p.P50, p.P50x, p.P99, p.P99x)
 	}
 	if len(r.Times) > 0 {
-		fmt.Fprint(w, "\n| what | who | ms |\n|---|---|---|\n")
+		fmt.Fprint(w, "\n### Times\n\n| what | who | ms |\n|---|---|---|\n")
 	}
 	for _, t := range r.Times {
 		fmt.Fprintf(w, "| %s | %s | %.4g |\n", t.What, t.Who, t.MS)
 	}
-	fmt.Fprint(w, "\n| goal | wanted | got | met |\n|---|---|---|---|\n")
+	fmt.Fprint(w, "\n### Goals\n\n| goal | wanted | got | met |\n|---|---|---|---|\n")
 	for _, g := range r.Goals {
 		sign, met := "<=", "no"
 		if g.Over {
@@ -137,6 +137,25 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintf(w, "\n- %s", n)
 	}
 	fmt.Fprintln(w)
+}
+
+// The tables of a document stand between these lines.
+const docStart, docEnd = "<!-- what follows is written by make bench -->\n", "<!-- to here -->\n"
+
+// document puts the tables into a Markdown document in place of those that are there.
+func (r *report) document(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(b), docStart)
+	_, after, ended := strings.Cut(rest, docEnd)
+	if !ok || !ended {
+		return fmt.Errorf("%s has no lines %q and %q", path, docStart, docEnd)
+	}
+	var tables strings.Builder
+	r.print(&tables)
+	return os.WriteFile(path, []byte(before+docStart+"\n"+tables.String()+"\n"+docEnd+after), 0o644)
 }
 
 func (r *report) save(path string) error {

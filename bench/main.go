@@ -21,6 +21,7 @@ func run() error {
 	out := flag.String("json", "../dist/bench.json", "where the figures go")
 	bin := flag.String("bin", forgeBinary, "the forge-cpd to measure")
 	only := flag.String("only", "", "one part: puts, sustained, reads, start, growth, compaction, crowd, wire")
+	doc := flag.String("doc", "", "write the tables into this document, between its two marks")
 	serve := flag.String("serve", "", "be a server with nothing behind it: daemon, wire, plain (used by the program itself)")
 	sock := flag.String("socket", "", "with -serve: where")
 	prof := flag.String("profile", "", "profile the daemon under 64 clients into this folder, and nothing else")
@@ -57,7 +58,10 @@ func run() error {
 		fmt.Fprintf(os.Stderr, "%s: %.0f s\n", p.name, time.Since(start).Seconds())
 	}
 	r.print(os.Stdout)
-	return r.save(*out)
+	if err := r.save(*out); err != nil || *doc == "" {
+		return err
+	}
+	return r.document(*doc)
 }
 
 // part is a section of the run.
@@ -67,7 +71,7 @@ type part struct {
 }
 
 func (r *report) parts(root string) []part {
-	d, rounds := 700*time.Millisecond, 5
+	d, rounds := 500*time.Millisecond, 5
 	small, large, startRounds, idle := 10_000, 100_000, 5, 10_000
 	if r.Short {
 		d, rounds = 250*time.Millisecond, 3

@@ -107,9 +107,6 @@ func race(dir string, cs []contender, c cell, rounds int, d time.Duration) ([]re
 	}()
 	for i, k := range cs {
 		out[i] = result{Name: k.name, cell: c, Skipped: k.absent()}
-		if k.single && c.Clients > 1 {
-			out[i].Skipped = "one writer at a time"
-		}
 		if out[i].Skipped != "" {
 			continue
 		}
@@ -127,7 +124,11 @@ func race(dir string, cs []contender, c cell, rounds int, d time.Duration) ([]re
 			if open[i] == nil {
 				continue
 			}
-			s, err := measure(open[i], c.Clients, c.Bytes, d, c.Settled, &serial[i])
+			workers := c.Clients
+			if cs[i].single {
+				workers = 1
+			}
+			s, err := measure(open[i], workers, c.Bytes, d, c.Settled, &serial[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s, %d clients, %d bytes: %w", cs[i].name, c.Clients, c.Bytes, err)
 			}

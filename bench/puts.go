@@ -26,7 +26,7 @@ var (
 	boltUpdate   = contender{name: "bbolt", what: "bbolt Update", open: openBolt(false)}
 	boltBatch    = contender{name: "bbolt-batch", what: "bbolt Batch", open: openBolt(true)}
 	redisAlways  = contender{name: "redis", what: "redis-server, appendfsync always", open: openRedis, missing: redisMissing}
-	gitCommit    = contender{name: "git", what: "git add + commit, core.fsync=all", open: openGit, missing: gitMissing, single: true}
+	gitCommit    = contender{name: "git", what: "git add + commit, core.fsync=all, one at a time", open: openGit, missing: gitMissing, single: true}
 	langgraphDB  = contender{name: "langgraph", what: "LangGraph's SqliteSaver, synchronous=FULL, inside node", open: openLanggraph, missing: langgraphMissing}
 )
 
@@ -63,7 +63,7 @@ func (r *report) puts(root string, d time.Duration, rounds int) error {
 	r.ratio("daemon, 64 clients, burst, to the daemon with its store stubbed out", "daemon", "daemon-stub", many, rate, 0.7, true)
 	r.ratio("daemon, 64 clients, to LangGraph", "daemon", "langgraph", many, rate, 5, true)
 	r.ratio("daemon, 64 clients, to SQLite a row", "daemon", "sqlite-row", many, rate, 2, true)
-	r.ratio("daemon, 1 client, to git", "daemon", "git", one, rate, 50, true)
+	r.ratio("daemon, 64 clients, to git", "daemon", "git", many, rate, 50, true)
 	return nil
 }
 

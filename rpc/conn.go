@@ -23,15 +23,12 @@ type conn struct {
 	srv    *Server
 	nc     *net.UnixConn
 	id     uint64
-	creds  creds // its descriptor is guarded by credsMu
+	creds  creds
 	limits *Limits
 	stream *stream
 	order  sequencer
 	out    output
 	lsp    atomic.Bool
-
-	credsMu   sync.RWMutex
-	credsGone bool
 
 	slots    chan struct{} // one for each request that is not answered
 	reads    chan struct{} // one for each large read that runs or waits for room
@@ -73,7 +70,6 @@ func (c *conn) run() {
 	<-c.out.stopped()
 	c.stream.frames.close()
 	c.srv.service.Disconnected(c)
-	c.closeCreds()
 }
 
 // readEnded is called by the reader after the last frame. It returns when all that was

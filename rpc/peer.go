@@ -27,18 +27,16 @@ func (c *conn) PID() int              { return int(c.creds.Pid) }
 func (c *conn) ConnID() uint64        { return c.id }
 func (c *conn) Done() <-chan struct{} { return c.closed }
 
-// Alive is false once the connection has ended: the descriptor that could tell is closed.
+// Alive asks the kernel anew each time: a descriptor that is kept for it would be a second
+// one for each connection. It is false once the connection has ended.
 func (c *conn) Alive() bool {
-	c.credsMu.RLock()
-	defer c.credsMu.RUnlock()
-	return !c.credsGone && c.creds.alive()
-}
-
-func (c *conn) closeCreds() {
-	c.credsMu.Lock()
-	defer c.credsMu.Unlock()
-	c.credsGone = true
-	c.creds.close()
+	raw, err := c.nc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	alive := false
+	err = raw.Control(func(fd uintptr) { alive = peerAlive(int(fd), int(c.creds.Pid)) })
+	return err == nil && alive
 }
 
 // Notify queues a notification unless too many wait already.
@@ -147,7 +145,6 @@ func (c *conn) decodeReply(raw []byte, result any) error {
 type creds struct {
 	unix.Ucred
 	groups []uint32
-	pidfd  int // -1: this kernel gives none
 }
 
 // soPeerGroups and soPeerPIDFD are missing in x/sys on some platforms.
@@ -161,7 +158,7 @@ func peerOf(nc *net.UnixConn) (creds, error) {
 	if err != nil {
 		return creds{}, err
 	}
-	who := creds{pidfd: -1}
+	var who creds
 	var failed error
 	err = raw.Control(func(fd uintptr) {
 		u, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
@@ -171,9 +168,6 @@ func peerOf(nc *net.UnixConn) (creds, error) {
 		}
 		who.Ucred = *u
 		who.groups = peerGroups(int(fd))
-		if pidfd, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, soPeerPIDFD); err == nil {
-			who.pidfd = pidfd
-		}
 	})
 	return who, errors.Join(err, failed)
 }
@@ -196,19 +190,19 @@ func peerGroups(fd int) []uint32 {
 	}
 }
 
-func (c creds) alive() bool {
-	if c.pidfd < 0 {
-		return c.Pid > 0 && !errors.Is(unix.Kill(int(c.Pid), 0), unix.ESRCH)
+// peerAlive says whether the process that connected still runs, whoever has its number now.
+func peerAlive(sock, pid int) bool {
+	pidfd, err := unix.GetsockoptInt(sock, unix.SOL_SOCKET, soPeerPIDFD)
+	if errors.Is(err, unix.ENOPROTOOPT) { // an older kernel: the number is all there is
+		return pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH)
 	}
-	fds := []unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}
+	if err != nil {
+		return false
+	}
+	defer unix.Close(pidfd)
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n == 0 // it becomes readable when the process ends
-}
-
-func (c creds) close() {
-	if c.pidfd >= 0 {
-		unix.Close(c.pidfd)
-	}
 }
 
 // Access says who may connect beside root and the daemon's own uid.

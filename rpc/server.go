@@ -168,7 +168,6 @@ func (s *Server) accept(nc net.Conn) {
 		} else {
 			s.log.Warn("connection refused: the peer may not", "uid", who.Uid, "gid", who.Gid, "pid", who.Pid)
 		}
-		who.close()
 		uc.Close()
 		return
 	}
@@ -177,7 +176,6 @@ func (s *Server) accept(nc net.Conn) {
 	if full || s.draining {
 		s.mu.Unlock()
 		s.refused.Add(1)
-		who.close()
 		s.tell(uc, full)
 		return
 	}
