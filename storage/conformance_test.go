@@ -18,6 +18,15 @@ func TestDirectoryDriver(t *testing.T) {
 	})
 }
 
+func TestDirectoryDriverWithSyncFS(t *testing.T) {
+	storagetest.Run(t, func(t *testing.T) storagetest.Opener {
+		dir := t.TempDir()
+		return func(now func() time.Time) (storage.Store, error) {
+			return storage.Open(t.Context(), storage.Options{Dir: dir, Now: now, SyncFS: true})
+		}
+	})
+}
+
 func TestMemoryDriver(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storagetest.Opener {
 		mem := vfs.NewMem()

@@ -22,6 +22,7 @@ type failing struct {
 	short  bool // writes do half of their work first
 	match  func(vfstest.Call) bool
 	wrap   func(vfs.FS) vfs.FS
+	syncFS bool
 }
 
 func (f failing) String() string {
@@ -74,7 +75,7 @@ func (f failing) at(n int) (hit bool, err error) {
 	// Another process finds everything, and no litter; this one left none where it could
 	// remove, but for what a journal names that may or may not be on the disk.
 	after := disk.Mem().Clone()
-	unknown := where.Op == "sync" && strings.HasPrefix(where.Path, "journal/")
+	unknown := where.Op == "sync" && strings.HasPrefix(where.Path, "journal/") || where.Op == "syncfs"
 	if !f.sticky && where.Op != "remove" && !unknown {
 		if err := tidy(after); err != nil {
 			return hit, err
@@ -91,7 +92,9 @@ func (f failing) at(n int) (hit bool, err error) {
 }
 
 func (f failing) live(c *client, fsys vfs.FS, cleared *bool) error {
-	s, err := storage.Open(context.Background(), small(fsys))
+	o := small(fsys)
+	o.SyncFS = f.syncFS
+	s, err := storage.Open(context.Background(), o)
 	if err != nil {
 		*cleared = true
 		return f.clean(err)
@@ -222,6 +225,18 @@ func TestFaultEveryCallFails(t *testing.T) {
 					t.Logf("%d runs", runs)
 				})
 			}
+		}
+	}
+}
+
+// A flush of the whole file system that fails is final, too: the store is read-only.
+func TestFaultEveryFlushOfTheFileSystemFails(t *testing.T) {
+	full(t)
+	for _, sticky := range []bool{false, true} {
+		f := failing{errno: syscall.EIO, sticky: sticky, syncFS: true, match: func(c vfstest.Call) bool { return c.Op == "syncfs" }}
+		runs, err := f.sweep(1)
+		if err != nil || runs < 3 {
+			t.Errorf("%d runs: %v", runs, err)
 		}
 	}
 }

@@ -28,6 +28,7 @@ type base struct {
 	session checkpoint.ID
 	old     []checkpoint.ID
 	next    func() checkpoint.ID
+	syncFS  bool
 }
 
 func newBase(t *testing.T) *base {
@@ -73,7 +74,9 @@ var requests = []request{
 // crash runs a workload and looks at every state that a power cut may leave of it.
 func (b *base) crash(list []request, wrap func(vfs.FS) vfs.FS) (vfstest.Crashes, error) {
 	disk := vfstest.NewDisk(b.mem.Clone(), nil)
-	s, err := storage.Open(context.Background(), small(wrap(disk)))
+	o := small(wrap(disk))
+	o.SyncFS = b.syncFS
+	s, err := storage.Open(context.Background(), o)
 	if err != nil {
 		return vfstest.Crashes{}, err
 	}
@@ -171,6 +174,28 @@ func TestFaultEveryCrashState(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() { t.Logf("%d workloads, %+v", len(list), total) })
+}
+
+// The same with one flush of the whole file system a round in place of one a file.
+func TestFaultEveryCrashStateWithSyncFS(t *testing.T) {
+	list := workloads(1, requests)
+	if full(t) {
+		list = slices.Concat(list, workloads(2, requests))
+	} else {
+		list = list[4:8]
+	}
+	b := newBase(t)
+	b.syncFS = true
+	var total vfstest.Crashes
+	for _, w := range list {
+		count, err := b.crash(w, same)
+		if err != nil {
+			t.Errorf("%s: %v", names(w), err)
+		}
+		total.Points += count.Points
+		total.States += count.States
+	}
+	t.Logf("%d workloads, %+v", len(list), total)
 }
 
 // The first start ever, cut at any moment, leaves something that starts.

@@ -154,6 +154,9 @@ type sessionJob struct {
 func (s *dirStore) publishSome() error {
 	s.round.Lock()
 	defer s.round.Unlock()
+	if s.flushLost != nil {
+		return s.flushLost
+	}
 	b := s.gather()
 	if len(b.items) > 0 {
 		if err := s.writeFiles(b); err != nil {
@@ -320,7 +323,7 @@ func (s *dirStore) writeFiles(b *batch) error {
 // flushAll makes a round's files durable with two flushes of the whole file system in
 // place of several a session: what session.json pins comes before its new name.
 func (s *dirStore) flushAll(b *batch) error {
-	if err := s.fs.SyncFS(); err != nil {
+	if err := s.syncFS(); err != nil {
 		return err
 	}
 	for _, j := range b.sessions {
@@ -332,7 +335,19 @@ func (s *dirStore) flushAll(b *batch) error {
 		}
 		j.described, j.s.disk.beyond = "", false
 	}
-	return s.fs.SyncFS()
+	return s.syncFS()
+}
+
+// syncFS is not tried again when it has failed, like any flush: what is on the disk is not
+// known then. The journal stays, and the next start writes what it holds once more.
+func (s *dirStore) syncFS() error {
+	if s.flushLost == nil {
+		if err := s.fs.SyncFS(); err != nil {
+			s.flushLost = errors.Join(errUnknown, err)
+			s.poison(s.flushLost)
+		}
+	}
+	return s.flushLost
 }
 
 // dropDescriptions removes what a round that failed has left in tmp/.

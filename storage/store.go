@@ -65,7 +65,8 @@ type dirStore struct {
 	lockProblem     string        // and what was wrong with that
 	headLost        bool          // it was found damaged or gone
 	eventFile       eventFile
-	eventsBeyond    bool // it may go on after what head.json says of it; a round was cut there
+	flushLost       error // the publisher's: a flush of the whole file system failed
+	eventsBeyond    bool  // it may go on after what head.json says of it; a round was cut there
 
 	// round is held while the files of a session change, so that what belongs together is
 	// read together. It comes before mu.
