@@ -137,3 +137,23 @@ func TestServeOutlastsMissingDescriptors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFewDescriptors has more clients than a daemon with 64 open files can serve: those it
+// cannot are told, and those it serves go on.
+func TestFewDescriptors(t *testing.T) {
+	path := daemon(t, "sh", "-c", `ulimit -n 64 && exec "$@"`, "sh")
+	first := dial(t, path)
+	first.ask(call(1, "session.create", example(`{"name":"n","session_id":"$"}`)))
+	answers := map[string]int{}
+	for range 200 {
+		w := dial(t, path)
+		w.Write([]byte(call(1, "daemon.info", "{}") + "\n")) // it may be refused already
+		answers[brief(t, w.line())]++
+	}
+	if told := answers["null -32008"]; told < 150 || answers["1 ok"] < 10 || told+answers["1 ok"] != 200 {
+		t.Errorf("got %v", answers)
+	}
+	if got := brief(t, first.ask(create(2, aSession, "m", ""))); got != "2 ok" {
+		t.Errorf("a client that was served before got %s", got)
+	}
+}

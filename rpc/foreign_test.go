@@ -56,8 +56,8 @@ var buildDaemon = sync.OnceValues(func() (string, error) {
 	return bin, err
 })
 
-// daemon starts the real one and returns its socket.
-func daemon(t *testing.T) string {
+// daemon starts the real one, by another program when one is given, and returns its socket.
+func daemon(t *testing.T, by ...string) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds and runs the daemon")
@@ -75,7 +75,8 @@ func daemon(t *testing.T) string {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "run", "s")
-	cmd := exec.Command(bin, "serve", "--config", config, "--socket", socket, "--data-dir", filepath.Join(dir, "data"))
+	args := append(by, bin, "serve", "--config", config, "--socket", socket, "--data-dir", filepath.Join(dir, "data"))
+	cmd := exec.Command(args[0], args[1:]...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -61,7 +63,8 @@ type Server struct {
 	draining  bool
 	done      sync.WaitGroup // one for each connection
 
-	peeking sync.Mutex // see conn.short
+	peeking    sync.Mutex // see conn.short
+	affordable int        // connections that leave descriptors for the rest of the process
 }
 
 // NewServer makes a server; Serve starts it.
@@ -77,11 +80,21 @@ func NewServer(service Service, o Options) *Server {
 	}
 	s := &Server{
 		service: service, log: o.Logger, access: o.Access, lookup: o.Lookup, base: context.Background(),
-		budget: newBudget(&o.Limits),
-		conns:  map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
+		budget: newBudget(&o.Limits), affordable: affordable(),
+		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
 	}
 	s.limits.Store(&o.Limits)
 	return s
+}
+
+// affordable is how many connections the limit on open files allows: each takes two
+// descriptors, its socket and its process, and an eighth stays for files.
+func affordable() int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 1<<24 {
+		return math.MaxInt
+	}
+	return max(1, (int(files.Cur)-max(32, int(files.Cur)/8))/2)
 }
 
 // SetLimits changes the limits; connections that are open keep those they began with, but
@@ -172,7 +185,7 @@ func (s *Server) accept(nc net.Conn) {
 		return
 	}
 	s.mu.Lock()
-	full := len(s.conns) >= s.limits.Load().Connections
+	full := len(s.conns) >= min(s.limits.Load().Connections, s.affordable)
 	if full || s.draining {
 		s.mu.Unlock()
 		s.refused.Add(1)
@@ -198,8 +211,8 @@ func (s *Server) accept(nc net.Conn) {
 func (s *Server) tell(uc *net.UnixConn, full bool) {
 	err := &checkpoint.Error{Kind: checkpoint.KindInvalidState, Message: "the daemon is stopping", Retry: true}
 	if full {
-		err = &checkpoint.Error{Kind: checkpoint.KindOverloaded, Message: "too many connections are open; close some, or raise limits.connections", Retry: true}
-		s.log.Warn("connection refused: too many are open", "limit", s.limits.Load().Connections)
+		err = &checkpoint.Error{Kind: checkpoint.KindOverloaded, Message: "too many connections are open; close some, or raise limits.connections and the daemon's limit on open files", Retry: true}
+		s.log.Warn("connection refused: too many are open", "limit", min(s.limits.Load().Connections, s.affordable))
 	}
 	if derr := uc.SetWriteDeadline(time.Now().Add(stallTime)); derr == nil {
 		if _, werr := uc.Write(append(errorReply(nil, ToWire(err)), '\n')); werr != nil {
