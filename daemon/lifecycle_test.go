@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io/fs"
 	"maps"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage"
 )
 
 // asAgent runs a process with an environment of its own that sends lines and returns the answers.
@@ -73,24 +75,58 @@ func TestPlantedSecretsStayOut(t *testing.T) {
 	if m.Redacted != 50 {
 		t.Errorf("%d values were held back, want 50", m.Redacted)
 	}
-	d.end()
-	texts := map[string][]byte{"the answer": out, "the log": []byte(d.log.String())}
-	err = filepath.WalkDir(o.Paths.DataDir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() {
-			texts[path], err = os.ReadFile(path)
+	texts := map[string][]byte{"the answer": out}
+	gather := func(when, root string) {
+		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			if err == nil && e.Type().IsRegular() {
+				texts[when+path], err = os.ReadFile(path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
-	})
-	if err != nil {
+	}
+	gather("before it was published: ", o.Paths.DataDir)
+	pages, _ := d.dial().export(1 << 20)
+	texts["the export"] = bytes.Join(asBytes(pages), nil)
+	backup := filepath.Join(dir, "backup")
+	if _, err := storage.Backup(t.Context(), storage.BackupOptions{
+		From: o.Paths.DataDir, To: backup, Sync: func(context.Context) error { d.dial().call("daemon.sync", obj{}, nil); return nil },
+	}); err != nil {
 		t.Fatal(err)
 	}
+	gather("", backup)
+	gather("published: ", o.Paths.DataDir)
+	d.end()
+	gather("at the end: ", o.Paths.DataDir)
+	texts["the log"] = []byte(d.log.String())
+	kept := 0
 	for where, text := range texts {
+		if bytes.Contains(text, []byte("an ordinary value")) {
+			kept++
+		}
 		for name, value := range secrets {
-			if bytes.Contains(text, []byte(value)) {
+			quoted, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(text, []byte(value)) || bytes.Contains(text, quoted[1:len(quoted)-1]) {
 				t.Errorf("%s is in %s", name, where)
 			}
 		}
 	}
+	if kept < 5 { // the answer, the journal, the export, the backup, the published file
+		t.Errorf("the ordinary value is in %d of %d texts: not all was looked at", kept, len(texts))
+	}
+}
+
+func asBytes(list []json.RawMessage) [][]byte {
+	out := make([][]byte, len(list))
+	for i := range list {
+		out[i] = list[i]
+	}
+	return out
 }
 
 func TestSystemdIsTold(t *testing.T) {
