@@ -20,7 +20,7 @@ func run() error {
 	dir := flag.String("dir", ".", "where the stores go, on the disk to be measured")
 	out := flag.String("json", "../dist/bench.json", "where the figures go")
 	bin := flag.String("bin", forgeBinary, "the forge-cpd to measure")
-	only := flag.String("only", "", "one part: puts, sustained, reads, start, growth, compaction, crowd, wire")
+	only := flag.String("only", "", "one part: puts, sustained, reads, start, growth, compaction, crowd, hostile, wire")
 	doc := flag.String("doc", "", "write the tables into this document, between its two marks")
 	serve := flag.String("serve", "", "be a server with nothing behind it: daemon, wire, plain (used by the program itself)")
 	sock := flag.String("socket", "", "with -serve: where")
@@ -90,6 +90,7 @@ func (r *report) parts(root string) []part {
 		{"growth", func() error { return r.growth(root, large, 2*d, rounds) }},
 		{"compaction", func() error { return r.compaction(root, small, d, 3) }},
 		{"crowd", func() error { return r.crowd(root, idle, d, rounds) }},
+		{"hostile", func() error { return r.hostile(root, rounds) }},
 		{"wire", func() error { return r.wireCost(root, 2*d, rounds) }},
 	}
 }
