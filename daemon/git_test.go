@@ -11,7 +11,7 @@ import (
 // A repository may name programs in its configuration; git runs them for whoever asks it.
 func TestGitRunsNothingOfTheRepository(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("git is missing")
+		t.Skip("git is missing: install the package git")
 	}
 	dir, ran := t.TempDir(), filepath.Join(t.TempDir(), "ran")
 	git := func(args ...string) {

@@ -119,7 +119,7 @@ var ofItsTime = regexp.MustCompile(`"global_sequence":\d+,"exported_at":"[^"]*"`
 // again changes nothing; what was tampered with is named and the rest taken.
 func TestARoundTripOf10000(t *testing.T) {
 	if testing.Short() {
-		t.Skip("writes 30,000 checkpoints")
+		t.Skip("-short: it writes 30,000 checkpoints")
 	}
 	from := start(t, directoryOptions(t)).dial()
 	lived(t, from, 11_500)

@@ -18,7 +18,7 @@ const otherUID = 54321
 func TestMainAsAnotherUser(t *testing.T) {
 	path := os.Getenv("FORGE_CPD_TEST_SOCKET")
 	if path == "" {
-		t.Skip("only as a part of TestAnotherUID")
+		t.Skip("FORGE_CPD_TEST_SOCKET is not set: the test below runs this as another user")
 	}
 	c, err := net.Dial("unix", path)
 	if err != nil {

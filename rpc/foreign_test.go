@@ -60,7 +60,7 @@ var buildDaemon = sync.OnceValues(func() (string, error) {
 func daemon(t *testing.T, by ...string) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("builds and runs the daemon")
+		t.Skip("-short: it builds and runs the daemon")
 	}
 	bin, err := buildDaemon()
 	if err != nil {

@@ -44,7 +44,7 @@ func memory() uint64 {
 
 func TestHostileClients(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes seconds and thousands of descriptors")
+		t.Skip("-short: it takes seconds and thousands of descriptors")
 	}
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {

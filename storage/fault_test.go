@@ -25,7 +25,7 @@ func full(t *testing.T) bool {
 	t.Helper()
 	switch form := os.Getenv("FORGE_CPD_FAULT"); form {
 	case "":
-		t.Skip("make test-fault runs it")
+		t.Skip("FORGE_CPD_FAULT is not set: make test-fault sets it")
 	case "full":
 		return true
 	case "short":

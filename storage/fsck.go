@@ -48,7 +48,7 @@ func Fsck(ctx context.Context, opts Options, repair bool) (Report, error) {
 		return Report{}, err
 	}
 	s.start()
-	report, err := s.ValidateAll(ctx, checkpoint.ID{}, nil)
+	report, err := s.ValidateAll(ctx, checkpoint.ID{}, s.told())
 	if err == nil && repair {
 		err = s.mend(report.Problems)
 	}
@@ -82,6 +82,22 @@ func holdsStore(fsys vfs.FS) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// told is ValidateAll's pace that tells Options.Progress how many checkpoints were read.
+func (s *dirStore) told() func(int64) error {
+	if s.opts.Progress == nil {
+		return nil
+	}
+	s.mu.RLock()
+	total := len(s.index.byID)
+	s.mu.RUnlock()
+	done := 0
+	return func(int64) error {
+		done = min(done+1, total) // other files are read too
+		s.opts.Progress(done, total)
+		return nil
+	}
 }
 
 // newest is the latest time of any checkpoint.

@@ -17,7 +17,7 @@ var golden = flag.String("golden", "", "make a golden store in this new director
 // TestMakeGolden makes testdata/vN when the format gets a new version; never over an old one.
 func TestMakeGolden(t *testing.T) {
 	if *golden == "" {
-		t.Skip("no -golden")
+		t.Skip("-golden is not given: it writes the golden store anew")
 	}
 	s, err := Open(t.Context(), Options{Dir: *golden, ReserveBytes: -1})
 	if err != nil {

@@ -63,7 +63,7 @@ type manager struct {
 func newManager(t *testing.T) *manager {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("builds and starts the real daemon")
+		t.Skip("-short: it builds and starts the real daemon")
 	}
 	dir, err := os.MkdirTemp("/tmp", "fc") // sockets want short paths
 	if err != nil {

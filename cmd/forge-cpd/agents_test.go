@@ -22,7 +22,7 @@ import (
 // FORGE_CPD_AGENTS_DIR keeps the packages (400 MB each) elsewhere than the user's cache.
 func TestAgents(t *testing.T) {
 	if os.Getenv("FORGE_CPD_AGENTS") != "1" {
-		t.Skip("it downloads the agents: make test-agents")
+		t.Skip("FORGE_CPD_AGENTS is not set: make test-agents sets it, and downloads the agents")
 	}
 	binary := filepath.Join(t.TempDir(), "forge-cpd")
 	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {

@@ -31,7 +31,7 @@ type liveDaemon struct {
 func newLiveDaemon(t *testing.T) *liveDaemon {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("builds and starts a real daemon")
+		t.Skip("-short: it builds and starts a real daemon")
 	}
 	bin, err := builtBinary()
 	if err != nil {

@@ -74,7 +74,7 @@ as= within=
 
 func TestDoctorOnRealFaults(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds and starts real daemons")
+		t.Skip("-short: it builds and starts real daemons")
 	}
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it mounts file systems and makes files of other users")
@@ -159,7 +159,7 @@ func (m *faulty) run(script string) (out string, code int) {
 // A file system in user space stands for those whose locks and flushes are another machine's word.
 func TestDoctorOnANetworkFileSystem(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds the daemon")
+		t.Skip("-short: it builds the daemon")
 	}
 	m := newFaulty(t)
 	data := filepath.Join(m.dir, "data")

@@ -27,7 +27,7 @@ func faultRounds(t *testing.T, n, short int) int {
 	t.Helper()
 	switch form := os.Getenv("FORGE_CPD_FAULT"); form {
 	case "":
-		t.Skip("make test-fault runs it")
+		t.Skip("FORGE_CPD_FAULT is not set: make test-fault sets it")
 	case "short":
 		return short
 	case "full":

@@ -81,7 +81,7 @@ func TestMain(m *testing.M) {
 // home, socket and data directory, and a daemon that the first command starts.
 func TestScripts(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds and starts real daemons")
+		t.Skip("-short: it builds and starts real daemons")
 	}
 	bin, err := builtBinary()
 	if err != nil {

@@ -225,7 +225,7 @@ func TestOneInotifyInstance(t *testing.T) {
 	instances := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
-			t.Skip("no /proc")
+			t.Skip("/proc is missing: mount it")
 		}
 		n := 0
 		for _, e := range entries {
