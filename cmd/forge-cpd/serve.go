@@ -66,9 +66,8 @@ passes on is taken. Exit code 75: another daemon has the store; 5: the store is 
 
 // serve runs the daemon under the process's signals.
 func serve(ctx context.Context, o daemon.Options) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilTold(ctx)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal has its own, final effect
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -81,6 +80,27 @@ func serve(ctx context.Context, o daemon.Options) error {
 		spool.Go(func() { takeInAtStart(ctx, o) })
 	}
 	return daemon.Run(ctx, o)
+}
+
+// untilTold ends with the first INT or TERM. By then a second one has its own, final
+// effect, however close it comes.
+func untilTold(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	told := make(chan os.Signal, 2)
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-told:
+			signal.Stop(told)
+			if len(told) > 0 {
+				os.Exit(128 + int(syscall.SIGTERM))
+			}
+		case <-ctx.Done():
+			signal.Stop(told)
+		}
+		cancel()
+	}()
+	return ctx, cancel
 }
 
 // logger makes the daemon's log on stderr. A level from the command line stays; one from
