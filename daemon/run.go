@@ -88,7 +88,7 @@ func openStore(ctx context.Context, o Options) (storage.Store, error) {
 	c := o.Config
 	opts := storage.Options{
 		Dir: o.Paths.DataDir, AllowNetworkFS: c.Storage.AllowNetworkFS, EventsRetained: c.Events.Retain,
-		CloseWithin: c.Limits.DrainTimeout,
+		CloseWithin: c.Limits.DrainTimeout, ImportBytes: c.Limits.ImportBytes,
 		Logger:      o.Logger.With("part", "storage"), Progress: o.Progress,
 	}
 	switch c.Storage.Driver {

@@ -3,7 +3,6 @@ package storage
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -153,58 +152,6 @@ func (im *importer) reject(raw []byte, err error) {
 	}
 	im.result.Rejected = append(im.result.Rejected, Rejected{CheckpointID: id[:min(len(id), 64)], Problem: err.Error()})
 }
-
-type importedFile struct {
-	SHA256  string `json:"sha256"`
-	Offset  int64  `json:"offset"`
-	Content string `json:"content_base64"`
-}
-
-// takeFile keeps a content, or a part of one until the rest has come.
-func (im *importer) takeFile(f importedFile) error {
-	if im.s == nil {
-		return nil // CheckPage
-	}
-	sum, err := blob.ParseSum(f.SHA256)
-	if err != nil {
-		return err
-	}
-	content, err := base64.StdEncoding.DecodeString(f.Content)
-	if err != nil {
-		return err
-	}
-	s := im.s
-	s.importMu.Lock()
-	defer s.importMu.Unlock()
-	if f.Offset > 0 {
-		part := s.parts[sum]
-		if int64(len(part)) < f.Offset {
-			return fmt.Errorf("the part before byte %d is missing: import the pages in order", f.Offset)
-		}
-		content = append(part[:f.Offset:f.Offset], content...)
-	}
-	if blob.SumOf(content) != sum {
-		if len(content) > 256<<20 {
-			return fmt.Errorf("over 256 MiB")
-		}
-		s.parts[sum] = content
-		return nil
-	}
-	delete(s.parts, sum)
-	got, release, err := s.blobs.Put(content)
-	if err != nil {
-		return err
-	}
-	// A checkpoint on a later page may name it: it is held until the store is closed.
-	if old := s.held[got]; old != nil {
-		release()
-	} else {
-		s.held[got] = release
-	}
-	return nil
-}
-
-var checksumName = []byte(`,"checksum":"sha256:`)
 
 // ownCheckpoint verifies an entry of our own export: its bytes are the stored ones with
 // checksum and annotations written last.

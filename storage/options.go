@@ -40,6 +40,9 @@ type Options struct {
 	// PublishWorkers flush files beside each other, 64: flushes that wait together become one
 	// of the disk's, and 64 made half as many files again a second as 16.
 	PublishWorkers int
+	// ImportBytes bounds the contents of files that imports have begun and not ended, 256 MiB;
+	// a file that is larger cannot come in parts.
+	ImportBytes int64
 	// CloseWithin bounds how long Close publishes what is left; what is then in the journal
 	// stays there for the next Open. Zero: until all of it is published.
 	CloseWithin time.Duration
@@ -63,6 +66,7 @@ func (o Options) withDefaults() Options {
 	def(&o.EventsRetained, 100_000)
 	def(&o.ReserveBytes, 1<<20)
 	def(&o.PublishWorkers, 64)
+	def(&o.ImportBytes, 256<<20)
 	def(&o.LoadWait, 10*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now

@@ -90,8 +90,8 @@ type dirStore struct {
 	publishErr error
 	reserved   bool
 
-	importMu sync.Mutex          // guards what follows
-	parts    map[blob.Sum][]byte // contents of which the rest is still to come
+	importMu sync.Mutex // guards what follows
+	parts    parts
 	held     map[blob.Sum]func()
 
 	sweepDue   atomic.Int64 // deletions since captured files were collected
@@ -120,7 +120,7 @@ func open(_ context.Context, opts Options) (_ *dirStore, err error) {
 	s := &dirStore{
 		opts: opts, fs: opts.FS, index: newIndex(), notes: map[checkpoint.ID][]checkpoint.Annotation{},
 		damaged: map[checkpoint.ID]Problem{}, damagedSums: map[checkpoint.ID][]byte{}, eventsChanged: make(chan struct{}), stop: make(chan struct{}),
-		largeSlots: make(chan struct{}, 8), nextEvent: 1, parts: map[blob.Sum][]byte{}, held: map[blob.Sum]func(){},
+		largeSlots: make(chan struct{}, 8), nextEvent: 1, parts: parts{limit: opts.ImportBytes, list: map[blob.Sum]*part{}}, held: map[blob.Sum]func(){},
 	}
 	s.qbell, s.pbell = sync.NewCond(&s.qmu), sync.NewCond(&s.qmu)
 	if s.fs == nil {

@@ -79,6 +79,7 @@ type Limits struct {
 	Labels                     int           `yaml:"labels"`
 	LabelBytes                 int           `yaml:"label_bytes"`
 	NotificationBytes          int           `yaml:"notification_bytes"`
+	ImportBytes                int64         `yaml:"import_bytes"`
 }
 
 // Retention is what is kept where a session has no rules of its own. No rule keeps all.
@@ -141,7 +142,7 @@ func Default() *Config {
 			SubscriptionsPerConnection: 64, JSONDepth: 1000, WriteTimeout: 10 * time.Second,
 			DrainTimeout: 20 * time.Second,
 			MessageBytes: 16 << 10, NameBytes: 1 << 10, KeyBytes: 512, Tags: 64, TagBytes: 256,
-			Labels: 64, LabelBytes: 1 << 10, NotificationBytes: 1 << 20,
+			Labels: 64, LabelBytes: 1 << 10, NotificationBytes: 1 << 20, ImportBytes: 256 << 20,
 		},
 		Auto: checkpoint.DefaultAuto(),
 		Retention: Retention{

@@ -51,6 +51,7 @@ var Keys = []Key{
 	{Name: "limits.labels", Min: 0, Max: 10_000, Doc: "Labels of one session."},
 	{Name: "limits.label_bytes", Min: 1, Max: 1 << 16, Doc: "A label's name, and its value."},
 	{Name: "limits.notification_bytes", Min: 1 << 12, Max: 1 << 30, Doc: "Events that wait for a connection that does not read them; beyond it its subscription ends with an overflow."},
+	{Name: "limits.import_bytes", Restart: true, Min: mib, Max: 64 * gib, Unit: "bytes", Doc: "Contents of files that imports have begun and not ended, over all imports; beyond it the one that has not grown for longest is forgotten. A file that an export cut into parts must fit."},
 
 	{Name: "auto", Doc: "What a session gets with auto.enable {}, and what a session below starts from. A session that nothing names has no automation."},
 	{Name: "auto.interval_seconds", Min: 0, Max: 365 * 86400, Unit: "seconds", Doc: "A checkpoint this often, when something changed; 0 is off. Five minutes is what one can bear to do again."},
