@@ -232,3 +232,51 @@ func (b *backup) has(path string) bool {
 	_, err := b.to.fs.Lstat(path)
 	return err == nil
 }
+
+// copyNotes copies a checkpoint's annotations as the manifest knows them; the daemon may
+// have added some that it does not know yet.
+func (b *backup) copyNotes(s *copied, session checkpoint.ID, r record, known, sure bool) (bool, error) {
+	file := notesPath(session, r.CheckpointID)
+	if s.has(file) { // of an attempt before, when there may have been fewer
+		body, err := b.to.readAll(file)
+		if err == nil && differs(body, r.Sum) == nil {
+			return true, nil
+		}
+		if err := errors.Join(err, b.to.fs.Remove(file)); err != nil {
+			return false, err
+		}
+		s.forget(file)
+	} else if known && b.link(file, r.Bytes, func(body []byte) error { return differs(body, r.Sum) }) {
+		s.keep(file, 0)
+		return true, nil
+	}
+	body, err := b.from.readAll(file)
+	if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errStrange) {
+		return false, err
+	}
+	body = firstLines(body, r.Count)
+	if err != nil || differs(body, r.Sum) != nil {
+		if !sure && !b.known[file] {
+			return false, nil
+		}
+		b.damaged(r.CheckpointID, file, "it is not what the manifest says")
+		if b.old == nil {
+			return true, nil
+		}
+		if body, err = b.old.readAll(file); err != nil || differs(body, r.Sum) != nil {
+			return true, nil
+		}
+	}
+	if err := b.put(file, body); err != nil {
+		return false, err
+	}
+	s.keep(file, 0)
+	return true, nil
+}
+
+func differs(body []byte, sum string) error {
+	if hexSum(body) != sum {
+		return &damageError{"it is not what the manifest says"}
+	}
+	return nil
+}

@@ -3,6 +3,7 @@ package storage_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -175,4 +176,33 @@ func TestFaultDiesAtEveryCallNoticesMutants(t *testing.T) {
 			return
 		}
 	}
+}
+
+// dump is all that a store shows, to compare two recoveries.
+func dump(s storage.Store) (string, error) {
+	ctx := context.Background()
+	var b bytes.Buffer
+	sessions, err := s.Sessions(ctx, storage.SessionQuery{Limit: 1000})
+	if err != nil {
+		return "", err
+	}
+	for _, v := range sessions.Sessions {
+		raw, err := json.Marshal(v)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "%s\n", raw)
+	}
+	list, err := everything(s)
+	if err != nil {
+		return "", err
+	}
+	for _, sum := range list {
+		st, err := s.Get(ctx, sum.ID)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "%s %+v\n", st.Raw, st.Annotations)
+	}
+	return b.String(), nil
 }

@@ -1,7 +1,6 @@
 package storage_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +18,6 @@ import (
 )
 
 // The tests named TestFault… run by make test-fault: FORGE_CPD_FAULT=full, or short.
-
 // full says whether the long form is asked for; with neither form the test is skipped.
 func full(t *testing.T) bool {
 	t.Helper()
@@ -355,35 +353,6 @@ func everything(s storage.Store) ([]checkpoint.Summary, error) {
 			return list, nil
 		}
 	}
-}
-
-// dump is all that a store shows, to compare two recoveries.
-func dump(s storage.Store) (string, error) {
-	ctx := context.Background()
-	var b bytes.Buffer
-	sessions, err := s.Sessions(ctx, storage.SessionQuery{Limit: 1000})
-	if err != nil {
-		return "", err
-	}
-	for _, v := range sessions.Sessions {
-		raw, err := json.Marshal(v)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(&b, "%s\n", raw)
-	}
-	list, err := everything(s)
-	if err != nil {
-		return "", err
-	}
-	for _, sum := range list {
-		st, err := s.Get(ctx, sum.ID)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(&b, "%s %+v\n", st.Raw, st.Annotations)
-	}
-	return b.String(), nil
 }
 
 // recovered opens a store that was left behind, checks it, and opens it again.
