@@ -61,8 +61,8 @@ func someValues(was byte) []byte {
 }
 
 // newBytes is a small store, so that all of its bytes can be changed: two checkpoints, one
-// with a file and a note, and one that was found damaged and is in quarantine.
-func newBytes(t *testing.T, left rest) *rotting {
+// with a file and a note. With rotten, a third was found damaged and is in quarantine.
+func newBytes(t *testing.T, left rest, rotten bool) *rotting {
 	t.Helper()
 	a := checkpoint.NewID()
 	id := []checkpoint.ID{checkpoint.NewID(), checkpoint.NewID(), checkpoint.NewID()}
@@ -73,10 +73,7 @@ func newBytes(t *testing.T, left rest) *rotting {
 			t.Fatal(err)
 		}
 		c := &client{s: s, w: r.w}
-		release, mem := func() {}, r.mem
-		if left == behind {
-			release = storage.HoldPublisher(s)
-		}
+		release, mem := storage.HoldPublisher(s), r.mem // one round makes the shortest files
 		do(c)
 		if left == behind {
 			r.mem = mem.Clone()
@@ -90,12 +87,12 @@ func newBytes(t *testing.T, left rest) *rotting {
 		c.createSession(a)
 		c.create(a, id[0], `{"n":0}`, "a file")
 		c.annotate(id[0], "a note")
-		if left == closed {
+		c.create(a, id[1], `{"n":1}`, "")
+		if rotten {
 			c.create(a, id[2], `{"n":2}`, "")
 		}
-		c.create(a, id[1], `{"n":1}`, "")
 	})
-	if left != closed {
+	if !rotten {
 		return r
 	}
 	for _, path := range vfstest.Files(r.mem, "sessions") {
@@ -125,21 +122,22 @@ func TestFaultEveryByte(t *testing.T) {
 		values, stride = someValues, 7
 	}
 	var cases atomic.Int64
-	r := newBytes(t, closed)
 	done := map[string]bool{}
-	for _, path := range vfstest.Files(r.mem, ".") {
-		if !promised(path) || done[shape(path)] {
-			continue
-		}
-		done[shape(path)] = true
-		t.Run(shape(path), func(t *testing.T) {
-			t.Parallel()
-			n, err := r.rot(path, values, stride)
-			if err != nil {
-				t.Error(err)
+	for _, r := range []*rotting{newBytes(t, closed, false), newBytes(t, closed, true)} {
+		for _, path := range vfstest.Files(r.mem, ".") {
+			if !promised(path) || done[shape(path)] {
+				continue
 			}
-			cases.Add(n)
-		})
+			done[shape(path)] = true
+			t.Run(shape(path), func(t *testing.T) {
+				t.Parallel()
+				n, err := r.rot(path, values, stride)
+				if err != nil {
+					t.Error(err)
+				}
+				cases.Add(n)
+			})
+		}
 	}
 	t.Cleanup(func() { t.Logf("%d changes to %d kinds of files", cases.Load(), len(done)) })
 }
@@ -152,7 +150,7 @@ func TestFaultEveryByteOfTheJournal(t *testing.T) {
 		values, stride = someValues, 7
 	}
 	var cases atomic.Int64
-	r := newBytes(t, behind)
+	r := newBytes(t, behind, false)
 	for _, path := range append(vfstest.Files(r.mem, "journal"), "LOCK") {
 		was := vfstest.ReadFile(r.mem, path)
 		end := len(was)

@@ -179,9 +179,7 @@ func TestFaultEveryCrashState(t *testing.T) {
 // The same with one flush of the whole file system a round in place of one a file.
 func TestFaultEveryCrashStateWithSyncFS(t *testing.T) {
 	list := workloads(1, requests)
-	if full(t) {
-		list = slices.Concat(list, workloads(2, requests))
-	} else {
+	if !full(t) {
 		list = list[4:8]
 	}
 	b := newBase(t)
