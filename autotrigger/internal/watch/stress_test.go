@@ -73,3 +73,33 @@ func TestNothingIsLostAfterAnyHistory(t *testing.T) {
 		})
 	}
 }
+
+// A directory that was moved into a new one is found there before its old name's end is
+// told, and the kernel's watch is the same for both names.
+func TestADirectoryMovedIntoANewOneIsWatched(t *testing.T) {
+	root := t.TempDir()
+	last := filepath.Join(root, "sub")
+	must(t, os.Mkdir(last, 0o700))
+	w := run(t, Options{})
+	var c told
+	_, err := w.Add(Spec{Path: root, Recursive: true}, Timing{}, c.fire)
+	must(t, err)
+	for i := range 20 {
+		fresh := filepath.Join(root, fmt.Sprint("new", i))
+		w.mu.Lock() // so that both are done before the first is handled
+		must(t, os.Mkdir(fresh, 0o700))
+		must(t, os.Rename(last, filepath.Join(fresh, "sub")))
+		w.mu.Unlock()
+		last = filepath.Join(fresh, "sub")
+		marker := filepath.Join(root, fmt.Sprint("marker", i))
+		must(t, os.WriteFile(marker, nil, 0o600))
+		eventually(t, marker, func() bool { return c.has(marker) })
+		path := filepath.Join(last, fmt.Sprint("f", i))
+		n := 0
+		eventually(t, path, func() bool {
+			n++
+			must(t, os.WriteFile(path, []byte(fmt.Sprint(n)), 0o600))
+			return c.has(path)
+		})
+	}
+}

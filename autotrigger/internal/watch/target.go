@@ -103,12 +103,21 @@ func (t *Target) armBase() error {
 		info, err := os.Stat(t.match.base)
 		if err == nil && info.IsDir() {
 			t.waiting, t.root = "", identify(info)
-			return t.scan(t.match.base)
+			if err := t.scan(t.match.base); err != nil {
+				return err
+			}
+			if info, err := os.Stat(t.match.base); err == nil && identify(info) == t.root && t.holds(t.match.base) {
+				return nil
+			}
+			continue // it went while it was looked at
 		}
 		ancestor, next := nearest(t.match.base)
 		t.waiting = next
 		if err := t.hold(ancestor); err != nil {
 			return err
+		}
+		if !t.holds(ancestor) {
+			continue
 		}
 		if _, err := os.Stat(next); err != nil {
 			return nil //nolint:nilerr // still missing, and now watched for
@@ -154,6 +163,15 @@ func (t *Target) hold(dir string) error {
 	}
 	t.dirs[key] = dir
 	return nil
+}
+
+func (t *Target) holds(dir string) bool {
+	for _, shown := range t.dirs {
+		if shown == dir {
+			return true
+		}
+	}
+	return false
 }
 
 // appeared looks at a directory that came into being: what is in it may be older than its watch.

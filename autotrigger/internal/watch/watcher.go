@@ -22,6 +22,9 @@ type Options struct {
 	Open        func() (Source, error)
 }
 
+// movedWait bounds how often a target is looked at anew while directories are renamed.
+const movedWait = 100 * time.Millisecond
+
 // lockPoll is how often a held change looks for the end of the lock.
 const lockPoll = 100 * time.Millisecond
 
@@ -36,6 +39,10 @@ type Watcher struct {
 	dirs    map[string]map[*Target]struct{}
 	targets map[*Target]struct{}
 	pending map[*Target]struct{} // those with changes to tell
+	// moved are the targets to look at anew, and when: a directory of theirs was renamed. A
+	// watch belongs to the directory and not to its name, so if the new name was found before
+	// the old one's end was told, the watch went with the old name.
+	moved map[*Target]time.Time
 }
 
 // New makes a Watcher that watches nothing yet.
@@ -45,6 +52,7 @@ func New(o Options) *Watcher {
 	}
 	return &Watcher{
 		log: o.Logger, opts: o, dirs: map[string]map[*Target]struct{}{}, targets: map[*Target]struct{}{}, pending: map[*Target]struct{}{},
+		moved: map[*Target]time.Time{},
 	}
 }
 
@@ -79,13 +87,16 @@ func (t *Target) Close() {
 	defer t.w.mu.Unlock()
 	delete(t.w.targets, t)
 	delete(t.w.pending, t)
+	delete(t.w.moved, t)
 	for key := range t.dirs {
 		t.w.release(key, t)
 	}
 	clear(t.dirs)
 }
 
-// acquire counts a target on a directory and watches it for the first. Called with mu held.
+// acquire counts a target on a directory and watches it. That is asked of the kernel each
+// time: the name may have come to mean another directory, or have lost its watch to the
+// news of a directory that had it before. Called with mu held.
 func (w *Watcher) acquire(key string, t *Target) error {
 	if w.source == nil {
 		if w.broken != nil {
@@ -93,11 +104,11 @@ func (w *Watcher) acquire(key string, t *Target) error {
 		}
 		return errors.New("the watcher does not run")
 	}
+	if err := w.source.Add(key); err != nil {
+		return err
+	}
 	users := w.dirs[key]
 	if users == nil {
-		if err := w.source.Add(key); err != nil {
-			return err
-		}
 		users = map[*Target]struct{}{}
 		w.dirs[key] = users
 	}
@@ -193,7 +204,7 @@ func (w *Watcher) handle(e fsnotify.Event) {
 	defer w.mu.Unlock()
 	if users := w.dirs[name]; gone && users != nil {
 		for _, t := range keys(users) {
-			w.lost(t, name)
+			w.lost(t, name, e.Has(fsnotify.Rename))
 		}
 	}
 	dir, base := filepath.Dir(name), filepath.Base(name)
@@ -206,8 +217,8 @@ func (w *Watcher) handle(e fsnotify.Event) {
 	}
 }
 
-// lost takes a watched directory's end, told by itself.
-func (w *Watcher) lost(t *Target, key string) {
+// lost takes the end of a watched directory or of its name.
+func (w *Watcher) lost(t *Target, key string, renamed bool) {
 	shown, ok := t.dirs[key]
 	if !ok {
 		return
@@ -219,6 +230,12 @@ func (w *Watcher) lost(t *Target, key string) {
 		return
 	}
 	t.vanished(shown)
+	if _, soon := w.moved[t]; renamed && !soon {
+		w.moved[t] = time.Now().Add(movedWait)
+	}
+	if info, err := os.Lstat(shown); err == nil && info.IsDir() && t.match.descend(shown) {
+		t.appeared(shown) // another one has the name, and its own news may be read already
+	}
 }
 
 func (w *Watcher) rearm(t *Target) {
@@ -307,6 +324,14 @@ func (w *Watcher) tell() time.Duration {
 	next := time.Hour
 	now := time.Now()
 	w.mu.Lock()
+	for t, at := range w.moved {
+		if wait := at.Sub(now); wait > 0 {
+			next = min(next, wait)
+			continue
+		}
+		delete(w.moved, t)
+		w.rearm(t)
+	}
 	for t := range w.pending {
 		if wait := t.due.Sub(now); wait > 0 {
 			next = min(next, wait)
