@@ -19,6 +19,7 @@ type budget struct {
 	read, reads        int64 // what one large read sets aside, and what all have
 	reserved           bool
 	line               chan struct{} // holds who waits for a large read's room
+	stall              time.Duration // how long one waits before stalled is called
 	changed            chan struct{} // closed at the next release; nil: nobody waits
 }
 
@@ -29,7 +30,7 @@ type share struct {
 }
 
 func newBudget(l *Limits) *budget {
-	b := &budget{line: make(chan struct{}, 1)}
+	b := &budget{line: make(chan struct{}, 1), stall: stallTime}
 	b.resize(l)
 	return b
 }
@@ -42,8 +43,8 @@ func (b *budget) resize(l *Limits) {
 	b.mainMax = max(0, l.InFlightBytes-b.smallMax-int64(l.FrameBytes))
 }
 
-// take waits for n bytes, until stop is closed. stalled is called each time that a second
-// has passed without room.
+// take waits for n bytes, until stop is closed. stalled is called each time that a
+// second has passed without room.
 func (b *budget) take(s *share, n int64, small bool, stop <-chan struct{}, stalled func()) bool {
 	for {
 		b.mu.Lock()
@@ -64,7 +65,7 @@ func (b *budget) take(s *share, n int64, small bool, stop <-chan struct{}, stall
 		default:
 			changed := b.next()
 			b.mu.Unlock()
-			if !wait(changed, stop, stalled) {
+			if !b.wait(changed, stop, stalled) {
 				return false
 			}
 			continue
@@ -74,8 +75,8 @@ func (b *budget) take(s *share, n int64, small bool, stop <-chan struct{}, stall
 	}
 }
 
-func wait(changed, stop <-chan struct{}, stalled func()) bool {
-	timer := time.NewTimer(stallTime)
+func (b *budget) wait(changed, stop <-chan struct{}, stalled func()) bool {
+	timer := time.NewTimer(b.stall)
 	defer timer.Stop()
 	select {
 	case <-changed:
@@ -157,7 +158,7 @@ func (b *budget) beginRead(stop <-chan struct{}, stalled func()) int64 {
 		}
 		changed := b.next()
 		b.mu.Unlock()
-		if !wait(changed, stop, stalled) {
+		if !b.wait(changed, stop, stalled) {
 			return 0
 		}
 	}

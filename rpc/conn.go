@@ -45,6 +45,7 @@ type conn struct {
 	drainAt atomic.Int64 // unix nanoseconds after which nothing more is read; 0: not draining
 	readAt  atomic.Int64 // when something was last read
 	holding atomic.Int64 // bytes of the frame that is growing
+	waits   atomic.Bool  // for room for that frame: the peer cannot send
 }
 
 func newConn(s *Server, nc *net.UnixConn, id uint64, who creds) *conn {

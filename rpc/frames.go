@@ -326,7 +326,7 @@ func (f *frames) grow(want int) error {
 	}
 	if size > smallFrame {
 		f.c.holding.Store(int64(size))
-		if !f.c.srv.budget.take(&f.share, int64(size-len(f.buf)), false, f.c.closed, f.c.srv.shed) {
+		if !f.wait(int64(size - len(f.buf))) {
 			return io.ErrUnexpectedEOF
 		}
 	}
@@ -342,6 +342,20 @@ func (f *frames) grow(want int) error {
 	}
 	f.buf, f.r = buf, 0
 	return nil
+}
+
+// wait takes n bytes of the budget. The time that takes is not the peer's.
+func (f *frames) wait(n int64) bool {
+	began := time.Now()
+	f.c.waits.Store(true)
+	ok := f.c.srv.budget.take(&f.share, n, false, f.c.closed, f.c.srv.shed)
+	now := time.Now()
+	f.c.readAt.Store(now.UnixNano())
+	f.c.waits.Store(false)
+	if !f.begun.IsZero() {
+		f.begun = f.begun.Add(now.Sub(began))
+	}
+	return ok
 }
 
 // close gives back what the buffer holds of the budget. The reader must have ended.

@@ -95,8 +95,8 @@ func TestNotificationsGetNoReply(t *testing.T) {
 	if got := brief(t, w.ask(call(1, "checkpoint.latest", fmt.Sprintf(`{"session_id":%q}`, aSession)))); got != "1 ok" {
 		t.Errorf("got %s", got)
 	}
-	if !slices.Equal(f.order, []string{"by note"}) {
-		t.Errorf("the notification was not served before the read: %q", f.order)
+	if !slices.Equal(f.snapshot(), []string{"by note"}) {
+		t.Errorf("the notification was not served before the read: %q", f.snapshot())
 	}
 }
 

@@ -125,44 +125,72 @@ func TestHostileClients(t *testing.T) {
 	}
 }
 
-// TestNeverReadingClients fill the budget; an honest client's small requests go on.
-func TestNeverReadingClients(t *testing.T) {
+// neverRead has 20 clients ask for all they may, and read nothing. It returns the server, a
+// client of its own, and the request for what they asked for.
+func neverRead(t *testing.T, stall time.Duration) (*Server, *wire, string) {
 	f := newFake()
 	s, path := serve(t, f, func(o *Options) {
 		o.Limits.InFlightBytes = 192 << 20
 		o.Lookup = f
+		o.stall = stall
 	})
 	w := dial(t, path)
-	r := parseReply(t, w.ask(create(1, aSession, "m", `,"state":"`+strings.Repeat("x", 8<<20)+`"`)))
-	var receipt checkpoint.Receipt
-	if err := json.Unmarshal(r.Result, &receipt); err != nil {
-		t.Fatal(err)
-	}
-	get := call(2, "checkpoint.get", fmt.Sprintf(`{"checkpoint_id":%q}`, receipt.CheckpointID)) + "\n"
+	large := made(t, w, "large", `,"state":"`+strings.Repeat("x", 8<<20)+`"`)
+	get := call(2, "checkpoint.get", fmt.Sprintf(`{"checkpoint_id":%q}`, large)) + "\n"
 	for range 20 {
 		c := dial(t, path)
-		c.send(strings.Repeat(get, 200)) // nearly as many as may be in flight
+		c.send(strings.Repeat(get, 200))
 	}
+	return s, w, get
+}
+
+func made(t *testing.T, w *wire, message, more string) checkpoint.ID {
+	t.Helper()
+	var receipt checkpoint.Receipt
+	if err := json.Unmarshal(parseReply(t, w.ask(create(1, aSession, message, more))).Result, &receipt); err != nil {
+		t.Fatal(err)
+	}
+	return receipt.CheckpointID
+}
+
+// TestSmallRequestsPassThoseThatWait while the budget is full for good.
+func TestSmallRequestsPassThoseThatWait(t *testing.T) {
+	s, w, _ := neverRead(t, time.Hour)
+	for !s.budget.full() && s.budget.tryRead() > 0 { // what is set aside here stays so
+		time.Sleep(time.Millisecond)
+	}
+	for range 100 {
+		small := made(t, w, "small", "")
+		for _, c := range []struct{ method, params string }{
+			{"checkpoint.restore", fmt.Sprintf(`{"session_id":%q,"checkpoint_id":%q}`, aSession, small)},
+			{"checkpoint.get", fmt.Sprintf(`{"checkpoint_id":%q}`, small)},
+			{"checkpoint.latest", fmt.Sprintf(`{"session_id":%q}`, aSession)},
+			{"checkpoint.list", `{"limit":2}`},
+		} {
+			if got := brief(t, w.ask(call(1, c.method, c.params))); got != "1 ok" {
+				t.Fatalf("%s: %s", c.method, got)
+			}
+		}
+		if held := s.Stats().InFlightBytes; held > 192<<20 {
+			t.Fatalf("%d bytes are held", held)
+		}
+	}
+}
+
+// TestNeverReadingClients fill the budget; an honest client's requests go on, large ones
+// once those that do not read are ended.
+func TestNeverReadingClients(t *testing.T) {
+	s, w, get := neverRead(t, stallTime)
 	for range 200 { // they hold what they hold
 		if held := s.Stats().InFlightBytes; held > 192<<20 {
 			t.Fatalf("%d bytes are held", held)
 		}
-		start := time.Now()
-		r := parseReply(t, w.ask(create(1, aSession, "small", "")))
-		var small checkpoint.Receipt
-		if err := json.Unmarshal(r.Result, &small); err != nil {
-			t.Fatal(err)
-		}
-		w.ask(call(1, "checkpoint.restore", fmt.Sprintf(`{"session_id":%q,"checkpoint_id":%q}`, aSession, small.CheckpointID)))
-		w.ask(call(1, "checkpoint.latest", fmt.Sprintf(`{"session_id":%q}`, aSession)))
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("three small requests waited %v beside clients that do not read", took)
-		}
+		made(t, w, "small", "")
 		time.Sleep(time.Millisecond)
 	}
 	start := time.Now()
 	w.send(get)
-	w.line() // a large read is served once those that do not read are ended
+	w.line()
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("the honest client waited %v", took)
 	}
@@ -192,7 +220,7 @@ func TestTheDaemonStaysSmall(t *testing.T) {
 		})
 	}
 	served := 0
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); served++ {
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); served++ {
 		w.ask(create(1, aSession, "small", ""))
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", info.PID))

@@ -25,6 +25,7 @@ type Options struct {
 	// Lookup, if not nil, tells which session a key or a checkpoint belongs to, so that
 	// requests that name one of those need not wait for all others on their connection.
 	Lookup Lookup
+	stall  time.Duration // a test's, for stallTime
 }
 
 // Lookup answers from memory, without I/O.
@@ -82,6 +83,9 @@ func NewServer(service Service, o Options) *Server {
 		service: service, log: o.Logger, access: o.Access, lookup: o.Lookup, base: context.Background(),
 		budget: newBudget(&o.Limits), affordable: affordable(),
 		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
+	}
+	if o.stall > 0 {
+		s.budget.stall = o.stall
 	}
 	s.limits.Store(&o.Limits)
 	return s
@@ -321,7 +325,7 @@ func (s *Server) shed() {
 	defer s.mu.Unlock()
 	for c := range s.conns {
 		stuck := c.out.stuck(since)
-		if c.readAt.Load() <= since.UnixNano() {
+		if !c.waits.Load() && c.readAt.Load() <= since.UnixNano() {
 			stuck += c.holding.Load()
 		}
 		if stuck > smallFrame {
