@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ type failing struct {
 	match  func(vfstest.Call) bool
 	wrap   func(vfs.FS) vfs.FS
 	syncFS bool
+
+	patience time.Duration // with a store whose disk is well again; zero: as a busy machine needs
 }
 
 func (f failing) String() string {
@@ -113,7 +116,7 @@ func (f failing) live(c *client, fsys vfs.FS, cleared *bool) error {
 		return errors.Join(err, s.Close())
 	}
 	if !s.Health().ReadOnly {
-		if err := takesCreates(c, s); err != nil {
+		if err := f.takesCreates(c, s); err != nil {
 			return errors.Join(fmt.Errorf("the disk is well again, the store is not: %w", err), s.Close())
 		}
 	}
@@ -124,8 +127,8 @@ func (f failing) live(c *client, fsys vfs.FS, cleared *bool) error {
 	return nil
 }
 
-func takesCreates(c *client, s storage.Store) error {
-	for deadline := time.Now().Add(20 * time.Second); ; {
+func (f failing) takesCreates(c *client, s storage.Store) error {
+	for deadline := time.Now().Add(cmp.Or(f.patience, 20*time.Second)); ; {
 		err := func() error {
 			v, _, err := s.CreateSession(context.Background(), storage.NewSession{Name: "again"})
 			if err != nil {
@@ -248,6 +251,12 @@ func TestFaultEveryCallFailsNoticesMutants(t *testing.T) {
 			match: func(c vfstest.Call) bool { return c.Op == "sync" }},
 		"an I/O error is taken for damage": {errno: syscall.EIO, wrap: func(f vfs.FS) vfs.FS { return vfstest.ErrorsAsDamage(f) },
 			match: func(c vfstest.Call) bool { return c.Op == "read" }},
+		"a write that failed is acknowledged": {errno: syscall.ENOSPC, wrap: func(f vfs.FS) vfs.FS { return vfstest.Swallow(f, "journal/") },
+			match: func(c vfstest.Call) bool { return c.Op == "write" }},
+		"a short write is taken for a whole one": {errno: syscall.EIO, short: true, wrap: func(f vfs.FS) vfs.FS { return vfstest.Swallow(f, "") },
+			match: func(c vfstest.Call) bool { return c.Op == "write" }},
+		"it does not recover when the disk does": {errno: syscall.ENOSPC, wrap: func(f vfs.FS) vfs.FS { return vfstest.Stuck(f) }, patience: time.Second,
+			match: func(c vfstest.Call) bool { return c.Op == "sync" && strings.HasPrefix(c.Path, "sessions/") }},
 		"temporary files stay": {errno: syscall.ENOSPC, wrap: func(f vfs.FS) vfs.FS { return vfstest.NoRemove(f, "tmp/") },
 			match: vfstest.Call.Changes},
 	} {

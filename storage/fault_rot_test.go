@@ -293,3 +293,22 @@ func (r *rotting) swapped(m *vfs.Mem, paths ...string) error {
 	}
 	return errors.Join(err, s.Close())
 }
+
+func TestFaultDamagedFilesNoticesMutants(t *testing.T) {
+	full(t)
+	r := newRotting(t, closed)
+	original := r.mem.Clone()
+	r.wrap = func(f vfs.FS) vfs.FS { return vfstest.Stale(f, original) }
+	for _, path := range vfstest.Files(r.mem, ".") {
+		for _, d := range r.damages(path) {
+			m := r.mem.Clone()
+			// Names are listed all the same, and LOCK is this process's to write.
+			if !promised(path) || path == "LOCK" || d.name == "gone" || !d.do(m, path) || r.heals(path, d.name) {
+				continue
+			}
+			if err := r.hold(m, path, false); err == nil {
+				t.Errorf("%s: %s: a store that does not read its files again was not noticed", d.name, path)
+			}
+		}
+	}
+}

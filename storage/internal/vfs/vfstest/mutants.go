@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -288,4 +289,65 @@ func (m *noNames) ReadDir(path string) ([]vfs.Entry, error) {
 		info, err := m.Lstat(m.prefix + e.Name)
 		return err == nil && info.Size == 0
 	}), err
+}
+
+// Swallow says that writes and flushes of files whose path holds part went well, whatever
+// became of them.
+func Swallow(fsys vfs.FS, part string) *Mutant {
+	return &Mutant{FS: fsys, wrap: func(path string, f vfs.File) vfs.File {
+		if !strings.Contains(path, part) {
+			return f
+		}
+		return &deafFile{f}
+	}}
+}
+
+type deafFile struct{ vfs.File }
+
+func (f *deafFile) WriteAt(off int64, bufs ...[]byte) (int, error) {
+	_, _ = f.File.WriteAt(off, bufs...)
+	return len(bytes.Join(bufs, nil)), nil
+}
+
+func (f *deafFile) Sync() error     { _ = f.File.Sync(); return nil }
+func (f *deafFile) Datasync() error { _ = f.File.Datasync(); return nil }
+
+// Stuck goes on failing for good once a change has failed.
+func Stuck(fsys vfs.FS) *Mutant {
+	var mu sync.Mutex
+	var first error
+	return &Mutant{FS: fsys, wrap: func(_ string, f vfs.File) vfs.File {
+		return &mutantFile{File: f, sync: func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if first == nil {
+				first = f.Sync()
+			}
+			return first
+		}}
+	}}
+}
+
+// Stale shows files as they were in original, as if what was read once were not read again.
+func Stale(fsys vfs.FS, original *vfs.Mem) vfs.FS { return &stale{fsys, original} }
+
+type stale struct {
+	vfs.FS
+	original *vfs.Mem
+}
+
+func (m *stale) Open(path string, flag int) (vfs.File, error) {
+	if flag == os.O_RDONLY {
+		if f, err := m.original.Open(path, flag); err == nil {
+			return f, nil
+		}
+	}
+	return m.FS.Open(path, flag)
+}
+
+func (m *stale) Lstat(path string) (vfs.Info, error) {
+	if info, err := m.original.Lstat(path); err == nil {
+		return info, nil
+	}
+	return m.FS.Lstat(path)
 }
