@@ -47,10 +47,15 @@ name (shared ones count for each). It never starts one. Exit code 0: up and heal
 				fmt.Fprint(a.stdout, "\x1b[H\x1b[2J")
 			}
 			var told *exitError
-			if err := a.statusOnce(ctx, c, paths); err != nil && !errors.As(err, &told) && !errors.Is(err, client.ErrNotRunning) && !errors.Is(err, client.ErrConnectionLost) {
-				return err
-			} else if err != nil && told == nil {
+			err := a.statusOnce(ctx, c, paths)
+			switch {
+			case ctx.Err() != nil: // interrupted while it asked: that is how a watch ends
+				return nil
+			case err == nil || errors.As(err, &told):
+			case errors.Is(err, client.ErrNotRunning), errors.Is(err, client.ErrConnectionLost):
 				a.say("%v", err)
+			default:
+				return err
 			}
 			if pause(ctx, every) != nil {
 				return nil
