@@ -92,6 +92,9 @@ type requestID struct{ conn, n uint64 }
 
 func (r requestID) String() string { return fmt.Sprintf("%d-%d", r.conn, r.n) }
 
+// MarshalText is for logs as JSON, which ask no String.
+func (r requestID) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
 // RequestID names the request that a context belongs to in the daemon's log, as
 // CONNECTION-NUMBER; "" when it is none's.
 func RequestID(ctx context.Context) string {

@@ -122,6 +122,12 @@ func (a *app) logger(cfg *config.Config, flag, format string) (*slog.Logger, *sl
 	case "text":
 		h = slog.NewTextHandler(a.stderr, opts)
 	case "json":
+		opts.ReplaceAttr = func(_ []string, at slog.Attr) slog.Attr {
+			if at.Value.Kind() == slog.KindDuration { // with its unit, as in text
+				at.Value = slog.StringValue(at.Value.Duration().String())
+			}
+			return at
+		}
 		h = slog.NewJSONHandler(a.stderr, opts)
 	default:
 		return nil, nil, usagef("--log-format %q: say text or json", format)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,7 +60,7 @@ func serveForReal(t *testing.T, config string) *served {
 		}
 	})
 	s.log = bufio.NewScanner(out)
-	s.await(t, "msg=ready")
+	s.await(t, "ready")
 	return s
 }
 
@@ -170,4 +171,21 @@ func TestAHangupReloadsWholeOrNot(t *testing.T) {
 	}
 	ask()
 	s.await(t, "level=DEBUG")
+}
+
+func TestTheLogAsJSONSaysTheSame(t *testing.T) {
+	s := serveForReal(t, "log: {level: debug, format: json}\n")
+	c := &client.Client{Socket: s.socket}
+	defer c.Close()
+	if _, err := c.Health(t.Context(), &rpc.HealthParams{}); err != nil {
+		t.Fatal(err)
+	}
+	s.await(t, `"method":"daemon.health"`)
+	var line struct{ Request, Took string }
+	if err := json.Unmarshal(s.log.Bytes(), &line); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := time.ParseDuration(line.Took); err != nil || !regexp.MustCompile(`^\d+-\d+$`).MatchString(line.Request) {
+		t.Errorf("%s: %v", s.log.Bytes(), err)
+	}
 }

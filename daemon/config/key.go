@@ -133,7 +133,7 @@ func orList(items []string) string {
 
 // hint says what an unknown key should have been: the nearest one, or all.
 func hint(name string, known []string) string {
-	best, distance := "", 3
+	best, distance := "", min(3, len(name)/2+1) // of a short name half is another word
 	for _, k := range known {
 		if d := editDistance(strings.ToLower(name), k); d < distance {
 			best, distance = k, d
