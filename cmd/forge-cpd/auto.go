@@ -170,27 +170,7 @@ func autoDisableCmd(a *app) *cobra.Command {
 }
 
 func autoShowCmd(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "show SESSION",
-		Short:   "show a session's automation and how it goes",
-		Example: "  forge-cpd auto show my-agent",
-		Args:    cobra.ExactArgs(1),
-		RunE: a.clientCmd(func(ctx context.Context, c *client.Client, args []string) error {
-			ref, err := sessionRef(ctx, c, args[0])
-			if err != nil {
-				return err
-			}
-			raw, err := c.Call(ctx, "auto.get", rpc.SessionParams{SessionRef: ref})
-			if err != nil || a.json {
-				return a.rawOr(raw, err)
-			}
-			var r rpc.AutoGetResult
-			if err := json.Unmarshal(raw, &r); err != nil {
-				return err
-			}
-			return a.autoDetails(r, time.Now())
-		}),
-	}
+	return showSessionCmd(a, "auto.get", "show a session's automation and how it goes", "  forge-cpd auto show my-agent", a.autoDetails)
 }
 
 func (a *app) autoDetails(r rpc.AutoGetResult, now time.Time) error {

@@ -22,10 +22,12 @@ import (
 	"github.com/forge-cpd/forge-cpd/daemon/config"
 )
 
-// How long a hook may take, from its start. Agents wait for some of their hooks.
+// How long a hook may take, from its start. Agents wait for some of their hooks, and those
+// of one short run are to fit into the deadline together: only the first one waits for a
+// daemon that gives no answer.
 const (
 	hookDeadline  = 300 * time.Millisecond // in all
-	hookPatience  = 220 * time.Millisecond // until the daemon's first answer; then the event is spooled
+	hookPatience  = 150 * time.Millisecond // until the daemon's first answer; then the event is spooled
 	hookReturn    = 30 * time.Millisecond  // until the last answer, once there was a first: with the program's start and end, under 50
 	hookShort     = 10 * time.Millisecond  // until the first answer of a daemon that gave none a moment ago
 	hookStuckFor  = 10 * time.Second       // how long a moment ago is

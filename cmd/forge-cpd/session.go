@@ -172,25 +172,30 @@ func labelText(labels map[string]string) string {
 }
 
 func sessionShowCmd(a *app) *cobra.Command {
+	return showSessionCmd(a, "session.get", "show one session", "  forge-cpd session show my-agent\n  forge-cpd session show @last --json", a.sessionDetails)
+}
+
+// showSessionCmd makes the command show SESSION, which prints what a method answers.
+func showSessionCmd[T any](a *app, method, short, example string, details func(T, time.Time) error) *cobra.Command {
 	return &cobra.Command{
 		Use:     "show SESSION",
-		Short:   "show one session",
-		Example: "  forge-cpd session show my-agent\n  forge-cpd session show @last --json",
+		Short:   short,
+		Example: example,
 		Args:    cobra.ExactArgs(1),
 		RunE: a.clientCmd(func(ctx context.Context, c *client.Client, args []string) error {
 			ref, err := sessionRef(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
-			raw, err := c.Call(ctx, "session.get", rpc.SessionParams{SessionRef: ref})
+			raw, err := c.Call(ctx, method, rpc.SessionParams{SessionRef: ref})
 			if err != nil || a.json {
 				return a.rawOr(raw, err)
 			}
-			var s checkpoint.Session
-			if err := json.Unmarshal(raw, &s); err != nil {
+			var answer T
+			if err := json.Unmarshal(raw, &answer); err != nil {
 				return err
 			}
-			return a.sessionDetails(s, time.Now())
+			return details(answer, time.Now())
 		}),
 	}
 }
