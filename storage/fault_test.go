@@ -163,6 +163,7 @@ func (c *client) compact(session checkpoint.ID, keep int64, all []checkpoint.ID)
 	if all == nil {
 		all = slices.Collect(maps.Keys(c.w.made))
 	}
+	all = slices.DeleteFunc(slices.Clone(all), func(id checkpoint.ID) bool { return c.w.going[id] })
 	c.tell(func(w *world) {
 		for _, id := range all {
 			w.going[id] = true

@@ -169,6 +169,9 @@ func (j *journal) open(ceiling uint64, first record) error {
 	}
 	g := &segment{number: number, ceiling: ceiling, path: path, file: file}
 	fail := func(err error) error {
+		if errors.Is(err, errNames) { // in whatever way it is there, the next start takes it so
+			return errors.Join(err, g.close())
+		}
 		// Markers without their segment would tell of one that is missing.
 		marks := markerNames(number, ceiling)
 		j.litter = append(j.litter, marks[0], marks[1], path)
@@ -189,7 +192,7 @@ func (j *journal) open(ceiling uint64, first record) error {
 	if err := file.Sync(); err != nil {
 		return fail(err)
 	}
-	if err := j.fs.SyncDir("journal"); err != nil { // its name before the markers'
+	if err := j.flushNames(); err != nil { // its name before the markers'
 		return fail(err)
 	}
 	if err := j.mark(number, ceiling); err != nil {
@@ -206,7 +209,11 @@ func (j *journal) open(ceiling uint64, first record) error {
 // would be two segments to the next start.
 func (j *journal) clean() error {
 	for len(j.litter) > 0 {
-		if err := ignoreMissing(j.fs.Remove(j.litter[0])); err != nil {
+		err := j.fs.Remove(j.litter[0])
+		if err == nil {
+			err = j.flushNames() // or a power cut brings it back without the others
+		}
+		if ignoreMissing(err) != nil {
 			return err
 		}
 		j.litter = j.litter[1:]
@@ -226,7 +233,16 @@ func (j *journal) mark(number, ceiling uint64) error {
 		}
 	}
 	j.markers = append(j.markers, [2]uint64{number, ceiling})
-	return j.fs.SyncDir("journal")
+	return j.flushNames()
+}
+
+// flushNames flushes the directory. When the disk fails there, which names it holds is unknown.
+func (j *journal) flushNames() error {
+	err := j.fs.SyncDir("journal")
+	if errors.Is(err, syscall.EIO) {
+		return fmt.Errorf("%w: %w", errNames, err)
+	}
+	return err
 }
 
 // unmark removes all markers but one pair's. Those that stay are lower, which does no
@@ -272,6 +288,10 @@ func (j *journal) finish() error {
 
 // errUnknown marks a flush that failed: what is on the disk is not known.
 var errUnknown = errors.New("the outcome of a flush is unknown")
+
+// errNames marks one of the journal's directory. Nothing was written to the segment that
+// was being made, so nothing is unknown but which of its names are there.
+var errNames = errors.New("the journal's directory could not be flushed")
 
 func ignoreMissing(err error) error {
 	if errors.Is(err, syscall.ENOENT) {

@@ -157,6 +157,12 @@ func (s *dirStore) publishSome() error {
 	if s.flushLost != nil {
 		return s.flushLost
 	}
+	if s.unflushed != nil {
+		if err := s.unflushed(); err != nil {
+			return err
+		}
+		s.unflushed = nil
+	}
 	b := s.gather()
 	if len(b.items) > 0 {
 		if err := s.writeFiles(b); err != nil {
@@ -673,9 +679,9 @@ func (s *dirStore) sweep(j *sessionJob) error {
 		return nil
 	}
 	s.mu.RLock()
-	again := s.index.bySess[j.s.meta.ID] != nil
+	again := s.index.bySess[j.s.meta.ID]
 	s.mu.RUnlock()
-	if again {
+	if again != nil && again.disk.made { // one of the same id has files of its own
 		return nil
 	}
 	return s.removeSessionDir(j.s.meta.ID)
@@ -779,6 +785,9 @@ func (s *dirStore) retire() error {
 		g := s.segments[0]
 		s.qmu.Unlock()
 		if s.headState.Segment < g.number {
+			if err := s.makeMarkers(); err != nil {
+				return err
+			}
 			h := &s.headState
 			if err := s.writeHead(&batch{group: h.Group, next: h.FirstEvent, created: h.Created, segment: g.number}); err != nil {
 				return err

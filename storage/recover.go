@@ -104,7 +104,7 @@ func (s *dirStore) readJournal() ([]*segmentRead, error) {
 		marked[m[0]] = true
 		j.marked = max(j.marked, m[0])
 	}
-	j.number = j.marked
+	j.number = max(j.marked, s.headState.Segment) // one that had no markers yet may have gone too
 	s.sequence = j.ceiling
 	s.given = ranges{{0, j.ceiling}}
 	sortSegments(segs)
@@ -141,29 +141,45 @@ func (s *dirStore) dropUnbegun(g *segment) {
 
 // closeSegment ends a segment that was cut, through g: the next one may not follow an open one.
 func (s *dirStore) closeSegment(r *segmentRead, g *segment) error {
-	if r.closed && r.problem == "" && int64(len(r.data)) > r.end {
-		if err := g.file.Truncate(r.end); err != nil {
-			return err
-		}
-		return g.file.Sync()
-	}
-	if r.closed || r.problem != "" || r.first.Type == "" {
+	if r.problem != "" || r.first.Type == "" {
 		return nil
 	}
-	if len(r.tail) > 0 { // its remains must not stand behind the end
-		if err := clearRange(g.file, r.end, r.end+int64(len(r.tail))); err != nil {
-			return err
-		}
-		if err := g.file.Sync(); err != nil {
+	// Who wrote it may have died before a flush of it or after one that failed: what was read
+	// here may then be nowhere but in memory, and is flushed only when it is written again.
+	_, err := g.file.WriteAt(0, r.data[:r.end])
+	switch { // what is behind the end must not stay
+	case err != nil:
+	case r.closed && int64(len(r.data)) > r.end:
+		err = g.file.Truncate(r.end)
+	case len(r.tail) > 0:
+		err = clearRange(g.file, r.end, r.end+int64(len(r.tail)))
+	}
+	if err != nil {
+		return err
+	}
+	if r.closed || len(r.tail) > 0 {
+		if err := g.file.Sync(); err != nil || r.closed {
 			return err
 		}
 	}
 	j := &s.journal
 	j.current, j.off = g, r.end
-	err := j.finish()
+	err = j.finish()
 	j.current = nil
 	r.end = max(r.end, g.end)
 	return err
+}
+
+// writeAgain makes durable what was read of a segment.
+func (s *dirStore) writeAgain(path string, data []byte) error {
+	f, err := s.fs.Open(path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(0, data); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // closeCut does so when the medium takes writes again. By then all of it may be published.
@@ -267,6 +283,8 @@ func (s *dirStore) retireRead(reads []*segmentRead) error {
 			switch err := s.closeSegment(r, r.seg); {
 			case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EBADF):
 				s.journal.cut = r
+				path, data := r.seg.path, r.data[:r.end:r.end]
+				s.unflushed = func() error { return s.writeAgain(path, data) }
 			case err != nil:
 				return err
 			}

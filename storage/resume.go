@@ -125,14 +125,28 @@ func (s *dirStore) checkMarkers(reads []*segmentRead) error {
 				return err
 			}
 		}
-		err := s.createFile(path, nil)
-		if err == nil {
-			err = s.fs.SyncDir("journal")
-		}
-		if err != nil && !errors.Is(err, syscall.EROFS) {
-			return s.storageError("making "+path+" again", err)
+		s.unmade = append(s.unmade, path)
+	}
+	if err := s.makeMarkers(); err != nil && !errors.Is(err, syscall.EROFS) {
+		return s.storageError("making a marker of the journal again", err)
+	}
+	return nil
+}
+
+// makeMarkers makes those again that are gone. On a medium that takes no writes it is the
+// publisher who does it later, before head.json says that their segment may be gone.
+func (s *dirStore) makeMarkers() error {
+	for _, path := range s.unmade {
+		if err := s.createFile(path, nil); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return err
 		}
 	}
+	if len(s.unmade) > 0 {
+		if err := s.fs.SyncDir("journal"); err != nil {
+			return err
+		}
+	}
+	s.unmade = nil
 	return nil
 }
 

@@ -64,6 +64,8 @@ type dirStore struct {
 	lockFound       []byte        // what LOCK held before
 	lockProblem     string        // and what was wrong with that
 	headLost        bool          // it was found damaged or gone
+	unmade          []string      // markers of the journal to be made again; the publisher's after the start
+	unflushed       func() error  // makes durable what is published first; the publisher's too, nil for nothing
 	eventFile       eventFile
 	flushLost       error // the publisher's: a flush of the whole file system failed
 	eventsBeyond    bool  // it may go on after what head.json says of it; a round was cut there
@@ -244,10 +246,9 @@ func (s *dirStore) makeStore() error {
 	} else if err != nil {
 		return s.storageError("looking for FORMAT", err)
 	}
-	if made {
-		if err := s.fs.SyncDir(""); err != nil {
-			return s.storageError("flushing the data directory", err)
-		}
+	// Also when all was there: the first start may have been killed before it came to this.
+	if err := s.fs.SyncDir(""); err != nil && (made || !errors.Is(err, syscall.EROFS)) {
+		return s.storageError("flushing the data directory", err)
 	}
 	return nil
 }

@@ -2,6 +2,8 @@ package vfstest
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
@@ -86,6 +88,40 @@ func (d *Disk) Flushed() State {
 		}
 	}
 	return State{Mem: img.build(), Marks: e.marks(len(e.log))}
+}
+
+// Drawn is one of the states that EachCrash shows of this moment, drawn by lot.
+func (d *Disk) Drawn(m Model, lot *rand.Rand) *vfs.Mem {
+	d.mu.Lock()
+	e := &enumeration{base: readImage(d.base), log: slices.Clone(d.log), model: m}
+	d.mu.Unlock()
+	v := variant{loose: lot.IntN(2) == 0, cut: lot.IntN(len(e.log) + 1)}
+	if lot.IntN(2) == 0 {
+		v.cut = len(e.log)
+	}
+	// Mostly all is lost, or all is there: what is odd is found between, and at the ends.
+	kept := []int{0, 1, 5, 9, 10}[lot.IntN(5)]
+	there := func(optional bool, c class, at int) bool {
+		if there, ok := v.fixed(optional, c, at); ok {
+			return there
+		}
+		return lot.IntN(10) < kept
+	}
+	names, data := e.steps(len(e.log))
+	img := e.base.clone()
+	for _, s := range names {
+		if there(s.optional, s.class, s.at) {
+			s.apply(img)
+		}
+	}
+	for _, ino := range slices.Sorted(maps.Keys(data)) {
+		for _, s := range data[ino] {
+			if there(s.optional, s.class, s.at) {
+				img.files[ino] = s.apply(img.files[ino])
+			}
+		}
+	}
+	return img.build()
 }
 
 type enumeration struct {

@@ -59,6 +59,14 @@ func NewDisk(mem *vfs.Mem, hook func(Call) Verdict) *Disk {
 	return &Disk{mem: mem, base: mem.Clone(), hook: hook}
 }
 
+// Next is the disk under the process that comes after one that was killed: what that one had
+// not flushed is there, and a power cut may still take it away.
+func (d *Disk) Next(hook func(Call) Verdict) *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &Disk{mem: d.mem.Clone(), base: d.base, log: append([]op(nil), d.log...), hook: hook}
+}
+
 // Mem is the tree as the running kernel shows it.
 func (d *Disk) Mem() *vfs.Mem { return d.mem }
 
