@@ -89,7 +89,7 @@ func openStore(ctx context.Context, o Options) (storage.Store, error) {
 	opts := storage.Options{
 		Dir: o.Paths.DataDir, AllowNetworkFS: c.Storage.AllowNetworkFS, EventsRetained: c.Events.Retain,
 		CloseWithin: c.Limits.DrainTimeout, ImportBytes: c.Limits.ImportBytes,
-		Logger:      o.Logger.With("part", "storage"), Progress: o.Progress,
+		Logger: o.Logger.With("part", "storage"), Progress: o.Progress,
 	}
 	switch c.Storage.Driver {
 	case config.DriverMemory:

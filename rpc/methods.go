@@ -63,7 +63,7 @@ func big(m *method) *method {
 // methods are all but rpc.discover, in the order of the contract.
 var methods = []*method{
 	plain("daemon.info", free, Service.Info, "Who answers: name, version, API, process, paths."),
-	row("daemon.health", read, 0, Service.Health, "Whether all is well. With validate, the newest recent checkpoints of each session are read back."),
+	row("daemon.health", read, 0, Service.Health, "Whether all is well. With validate, the newest recent checkpoints of each session are read back; nothing is changed."),
 	plain("daemon.metrics", read, Service.Metrics, "Counters and gauges."),
 	plain("daemon.prometheus", read, Service.Prometheus, "The metrics as OpenMetrics text."),
 	plain("daemon.sync", barrier, Service.Sync, "Returns when all that was acknowledged is durable and published as its own file."),
