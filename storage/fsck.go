@@ -142,13 +142,17 @@ func (s *dirStore) mend(problems []Problem) error {
 	defer s.round.Unlock()
 	for _, p := range problems {
 		switch {
-		case p.Path == "FORMAT", strings.HasSuffix(p.Path, "/session.json"), strings.HasSuffix(p.Path, "/manifest.jsonl"):
+		case p.Path == "FORMAT", p.Path == "LOCK", p.Path == reservePath, strings.HasSuffix(p.Path, "/session.json"), strings.HasSuffix(p.Path, "/manifest.jsonl"):
 			continue // written anew when the store was opened
 		case strings.HasPrefix(p.Path, "journal/") && strings.HasSuffix(p.Path, ".jsonl"):
 			continue
 		}
-		if _, err := s.fs.Lstat(p.Path); err != nil {
+		info, err := s.fs.Lstat(p.Path)
+		if err != nil {
 			continue // it is in quarantine already, or gone
+		}
+		if _, _, ext, ok := parseSegmentName(strings.TrimPrefix(p.Path, "journal/")); ok && ext != "jsonl" && info.Mode.IsRegular() && info.Size == 0 {
+			continue // a marker that was gone: it was made again when the store was opened
 		}
 		if err := s.quarantine(p.CheckpointID, p.Path, p.Problem, nil); err != nil {
 			return s.storageError("putting "+p.Path+" away", err)

@@ -209,3 +209,42 @@ func names(r Report, path string) bool {
 	}
 	return false
 }
+
+// What a start writes anew is told of once: repairing puts nothing away that is in use.
+func TestFsckMendsLockAndMarkers(t *testing.T) {
+	mem := vfs.NewMem()
+	s := openAt(t, mem, Options{})
+	create(t, s, newSession(t, s, "k"), `{}`)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	marker := ""
+	for _, path := range files(t, mem, "") {
+		if strings.HasSuffix(path, ".b") {
+			marker = path
+		}
+	}
+	if err := mem.Remove(marker); err != nil {
+		t.Fatal(err)
+	}
+	f, err := mem.Open("LOCK", os.O_WRONLY)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(0, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for _, repair := range []bool{false, true} {
+		r, err := Fsck(t.Context(), Options{FS: mem}, repair)
+		if err != nil || !names(r, "LOCK") || !names(r, marker) || len(r.Problems) != 2 {
+			t.Fatalf("repair %v: %+v %v", repair, r, err)
+		}
+	}
+	if r, err := Fsck(t.Context(), Options{FS: mem}, false); err != nil || len(r.Problems) > 0 {
+		t.Fatalf("after repair: %+v %v", r, err)
+	}
+	s = openAt(t, mem, Options{})
+	if r := create(t, s, newSession(t, s, "again"), `{}`); r.Sequence != 2 {
+		t.Fatalf("number %d", r.Sequence)
+	}
+}
