@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime/debug"
 	runtimemetrics "runtime/metrics"
+	"slices"
 	"time"
 )
 
@@ -16,7 +17,8 @@ const (
 // boundGarbage has Go collect earlier while large messages are many. Left alone, garbage
 // grows to as much as is alive, and limits.in_flight_bytes would cost its double; the soft
 // limit set here allows that for what the store keeps and not for what is in flight. It
-// follows the store as it grows. One that the environment gives (GOMEMLIMIT) stays.
+// follows the store as it grows, by the least of the last minute: what lived at the last
+// collection may have been in flight then. One that the environment gives (GOMEMLIMIT) stays.
 func (d *instance) boundGarbage(ctx context.Context) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -25,10 +27,12 @@ func (d *instance) boundGarbage(ctx context.Context) {
 	tick := time.NewTicker(memoryEvery)
 	defer tick.Stop()
 	var last int64
+	var minute []int64
 	for {
 		runtimemetrics.Read(live)
-		kept := max(0, int64(live[0].Value.Uint64())-d.server.Stats().InFlightBytes)
-		limit := 2*kept + d.svc.config().Limits.InFlightBytes + memorySlack
+		minute = append(minute, max(0, int64(live[0].Value.Uint64())-d.server.Stats().InFlightBytes))
+		minute = minute[max(0, len(minute)-int(time.Minute/memoryEvery)):]
+		limit := 2*slices.Min(minute) + d.svc.config().Limits.InFlightBytes + memorySlack
 		if limit < last-last/8 || limit > last+last/8 { // setting it stops the world for a moment
 			debug.SetMemoryLimit(limit)
 			last = limit
