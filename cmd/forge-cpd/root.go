@@ -64,9 +64,18 @@ func newRootCmd(a *app) *cobra.Command {
 	add("data", newSessionCmd(a), newCheckpointCmd(a), listCmd(a, "log"), showCmd(a), diffCmd(a), compactCmd(a, "prune"), newEventsCmd(a))
 	add("agents", newAutoCmd(a), newHookCmd(a), newResumeCmd(a), newRunCmd(a))
 	add("store", newExportCmd(a), newImportCmd(a), newBackupCmd(a), newFsckCmd(a))
-	add("daemon", newServeCmd(a), newStatusCmd(a), newDoctorCmd(a), newConfigCmd(a), newPathsCmd(a), newVersionCmd(a), newCallCmd(a))
-	root.SetCompletionCommandGroupID("daemon")
+	add("daemon", newServeCmd(a), newStatusCmd(a), newDoctorCmd(a), newConfigCmd(a), newPathsCmd(a), newVersionCmd(a), newCallCmd(a), newCompletionCmd(a))
 	root.SetHelpCommandGroupID("daemon")
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Short = "say how a command is used"
+		help.Args = func(_ *cobra.Command, args []string) error {
+			if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+				return usagef("there is no command %q; `forge-cpd --help` lists them", strings.Join(args, " "))
+			}
+			return nil
+		}
+	}
 	usageArgs(root)
 	return root
 }
