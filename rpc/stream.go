@@ -50,16 +50,6 @@ func (f *frameShare) release() {
 	}
 }
 
-// batch gathers the replies to one array.
-type batch struct {
-	mu      sync.Mutex
-	open    int // requests without reply, and 1 while elements are still to come
-	replies [][]byte
-	bytes   int // of the replies; they count as bytes in flight
-	after   []func()
-	done    chan struct{} // closed when the array is on its way
-}
-
 // ReadObject hands the library the next request or response.
 func (s *stream) ReadObject(v any) error {
 	dst, ok := v.(json.Unmarshaler)
@@ -173,12 +163,6 @@ func (s *stream) endBatch() {
 	s.batch, s.rest = nil, nil
 	s.c.batchDone(b)
 	s.frame.release()
-}
-
-func (b *batch) add() {
-	b.mu.Lock()
-	b.open++
-	b.mu.Unlock()
 }
 
 // take turns an envelope into the library's message.
