@@ -340,7 +340,7 @@ func (s *dirStore) Inspect(_ context.Context, id checkpoint.ID) (Verdict, error)
 	if err != nil {
 		return Verdict{}, err
 	}
-	l, p, err := s.reread(l)
+	_, p, err := s.reread(l)
 	if err == nil {
 		return Verdict{Valid: true, Checksum: "sha256:" + p.sum}, nil
 	}
