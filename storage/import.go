@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -36,9 +37,12 @@ type importer struct {
 
 // Import takes a page as one change: all of what it does not reject, or nothing. The
 // sessions it makes are owner's; with owner 0 they keep the owner that the page gives them.
-func (s *dirStore) Import(_ context.Context, page []byte, owner uint32) (ImportResult, error) {
+func (s *dirStore) Import(_ context.Context, page []byte, owner uint32) (_ ImportResult, err error) {
 	im := &importer{s: s, owner: owner, result: ImportResult{Rejected: []Rejected{}}}
 	defer func() {
+		if errors.Is(err, errUnknown) { // the next Open may find the records: what they name stays
+			return
+		}
 		for _, f := range im.release {
 			f()
 		}
@@ -47,7 +51,7 @@ func (s *dirStore) Import(_ context.Context, page []byte, owner uint32) (ImportR
 		return ImportResult{}, err
 	}
 	before := im.result
-	err := s.do(&op{bytes: len(page), eval: func(t *tx) error {
+	err = s.do(&op{bytes: len(page), eval: func(t *tx) error {
 		im.result = before
 		im.result.Rejected = slices.Clone(before.Rejected)
 		return im.apply(t)
@@ -194,8 +198,10 @@ func (im *importer) ownCheckpoint(raw []byte) (incoming, error) {
 		}
 		if sum, err := blob.ParseSum(f.SHA256); err != nil {
 			return incoming{}, err
-		} else if _, err := im.s.blobs.Get(sum); err != nil {
+		} else if release, err := im.s.blobs.Hold(sum); err != nil {
 			return incoming{}, fmt.Errorf("the content of %.200q is not there: import the pages in order", f.Path)
+		} else {
+			im.release = append(im.release, release)
 		}
 	}
 	rest := append([]byte{'{'}, raw[at+1:]...)

@@ -127,11 +127,28 @@ func (s *Store) Put(content []byte) (sum Sum, release func(), err error) {
 	for _, o := range objects {
 		s.remember(o.sum)
 	}
+	return sum, s.hold(sum), nil
+}
+
+// Hold is Put of a content that is there already: an error says that it is not, or not whole.
+func (s *Store) Hold(sum Sum) (release func(), err error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if _, err := s.Get(sum); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hold(sum), nil
+}
+
+// hold is called with mu held.
+func (s *Store) hold(sum Sum) (release func()) {
 	s.held[sum]++
 	if s.touched != nil {
 		s.touched[sum] = true
 	}
-	return sum, sync.OnceFunc(func() { s.release(sum) }), nil
+	return sync.OnceFunc(func() { s.release(sum) })
 }
 
 func (s *Store) release(sum Sum) {

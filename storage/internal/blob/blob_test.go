@@ -271,6 +271,31 @@ func TestSweepKeepsWhatIsNamedOrHeld(t *testing.T) {
 	}
 }
 
+// A content that is found while the names are gathered, and named only afterwards, stays.
+func TestSweepKeepsWhatIsHeldMeanwhile(t *testing.T) {
+	m := newDisk(t)
+	s := open(t, m)
+	content := text(1, 300_000)
+	sum := put(t, s, content)
+	var release func()
+	if _, err := s.Sweep(t.Context(), func(func(Sum) error) (err error) {
+		release, err = s.Hold(sum)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get(sum); err != nil || !bytes.Equal(got, content) {
+		t.Fatal(err)
+	}
+	release()
+	if _, err := s.Sweep(t.Context(), only()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Hold(sum); err == nil {
+		t.Fatal("what is gone cannot be held")
+	}
+}
+
 func TestSweepRemovesNothingWhileSomethingCannotBeRead(t *testing.T) {
 	m := newDisk(t)
 	s := open(t, m)
