@@ -13,7 +13,7 @@ type Options struct {
 	Dir string
 	// FS replaces the real file system: the memory driver and the fault tests.
 	FS vfs.FS
-	// AllowNetworkFS opens a store on NFS, SMB or FUSE, where locks and flushes may not hold.
+	// AllowNetworkFS opens a store on NFS, SMB, Ceph, AFS, 9p or FUSE, where locks and flushes may not hold.
 	AllowNetworkFS bool
 	// Now is the clock; time.Now.
 	Now func() time.Time

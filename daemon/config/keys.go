@@ -27,7 +27,7 @@ var Keys = []Key{
 	{Name: "storage", Doc: "What keeps the checkpoints.", Restart: true},
 	{Name: "storage.driver", Restart: true, OneOf: []string{DriverDirectory, DriverMemory, DriverPostgres}, Doc: "directory keeps one JSON file a checkpoint, durable before it is acknowledged. memory forgets all at the end: for tests. postgres shares one store among hosts."},
 	{Name: "storage.dir", Restart: true, check: checkPath, Doc: "The data directory of the directory driver. Empty is $XDG_STATE_HOME/forge-cpd (~/.local/state/forge-cpd), or /var/lib/forge-cpd for root. The flag --data-dir and FORGE_CPD_DATA_DIR come before this key."},
-	{Name: "storage.allow_network_fs", Restart: true, Doc: "Open a store on NFS, SMB or FUSE all the same. Off, because locks and fsync do not hold there: an acknowledged checkpoint may be lost."},
+	{Name: "storage.allow_network_fs", Restart: true, Doc: "Open a store on a network file system (NFS, SMB, Ceph, AFS, 9p) or FUSE all the same. Off, because locks and fsync do not hold there: an acknowledged checkpoint may be lost."},
 	{Name: "storage.url", Restart: true, check: checkURL, Doc: "The database of the postgres driver, as postgres://user@host/database. Keep the password out of this file: PGPASSFILE and PGPASSWORD are read."},
 
 	{Name: "limits", Doc: "What clients can make the daemon hold. Each limit is refused with its own error, never in silence."},
