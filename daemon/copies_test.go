@@ -10,17 +10,16 @@ import (
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 )
 
-// Between the socket and its published file, the bytes of a state that goes through the
-// journal are copied into new memory three times at most: out of the frame's buffer, out of
-// the journal, and what a buffer that grows leaves behind. overhead is what a checkpoint
-// takes besides, whatever its size.
+// Between the socket and its published file, the bytes of a state are copied into new memory
+// three times at most: out of the frames' buffers, and out of the journal when it goes
+// through that. overhead is what a checkpoint takes besides, whatever its size.
 func TestAStateIsCopiedThreeTimesAtMost(t *testing.T) {
 	const copies, overhead = 3, 48 << 10
 	d := start(t, directoryOptions(t))
 	p := d.dial()
 	var s checkpoint.Session
 	p.call("session.create", map[string]any{"name": "copies"}, &s)
-	for _, size := range []int{8 << 10, 60 << 10, 200 << 10} {
+	for _, size := range []int{8 << 10, 60 << 10, 200 << 10, 1 << 20, 16 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			n := max(4, min(100, 8<<20/size))
 			state := append(append([]byte{'"'}, bytes.Repeat([]byte("x"), size-2)...), '"')

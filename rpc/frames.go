@@ -56,7 +56,9 @@ func giveBack(b []byte) {
 type frames struct {
 	c       *conn
 	buf     []byte
-	small   []byte // the start buffer while buf is larger
+	small   []byte   // the start buffer while buf is larger
+	parts   [][]byte // what a large frame has filled before buf, in buffers of smallFrame
+	held    int      // bytes in them
 	r, w    int
 	begun   time.Time // when the first byte of a frame that is not whole came
 	share   share     // what the buffer's growth has taken of the budget
@@ -109,36 +111,52 @@ func (f *frames) line() ([]byte, share, error) {
 			end := from + n
 			if f.toLine {
 				f.toLine = false
-			} else if end-f.r > f.c.limits.FrameBytes {
+			} else if f.held+end-f.r > f.c.limits.FrameBytes {
 				f.r = end + 1
 				f.begun = time.Time{}
+				f.dropParts()
 				return nil, share{}, errTooLong
-			} else if !blank(f.buf[f.r:end]) {
+			} else if !f.blank(end) {
 				frame, s := f.cut(end, end+1)
 				return frame, s, nil
 			}
+			f.dropParts()
 			f.r, from = end+1, end+1
 			f.begun = time.Time{}
 			continue
 		}
 		if f.toLine {
 			f.r = f.w
-		} else if f.w-f.r > f.c.limits.FrameBytes {
+		} else if f.has() > f.c.limits.FrameBytes {
 			f.toLine = true
 			f.r = f.w
+			f.dropParts()
 			f.drop()
 			return nil, share{}, errTooLong
 		}
-		pending := f.w - f.r
+		pending := f.has()
 		if err := f.fill(1); err != nil {
-			if errors.Is(err, io.EOF) && pending > 0 && !blank(f.buf[f.r:f.w]) {
+			if errors.Is(err, io.EOF) && pending > 0 && !f.blank(f.w) {
 				frame, s := f.cut(f.w, f.w) // the last line need not end
 				return frame, s, nil
 			}
 			return nil, share{}, err
 		}
-		from = f.r + pending
+		from = f.r + pending - f.held
 	}
+}
+
+// has is how much of a frame is there.
+func (f *frames) has() int { return f.held + f.w - f.r }
+
+// blank says that there is nothing but white space up to end.
+func (f *frames) blank(end int) bool {
+	for _, p := range f.parts {
+		if !blank(p) {
+			return false
+		}
+	}
+	return blank(f.buf[f.r:end])
 }
 
 func blank(b []byte) bool {
@@ -197,15 +215,16 @@ func (f *frames) body() ([]byte, share, error) {
 		f.discard = length
 		return nil, share{}, errTooLong
 	}
-	for int64(f.w-f.r) < length {
-		if err := f.fill(int(length) - (f.w - f.r)); err != nil {
+	for int64(f.has()) < length {
+		if err := f.fill(int(length) - f.has()); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = errCutInFrame
 			}
 			return nil, share{}, err
 		}
 	}
-	frame, s := f.cut(f.r+int(length), f.r+int(length))
+	end := f.r + int(length) - f.held
+	frame, s := f.cut(end, end)
 	return frame, s, nil
 }
 
@@ -228,26 +247,20 @@ func (f *frames) headerLine() (string, error) {
 	}
 }
 
-// cut takes buf[r:end] out as a frame and goes on at next. A small frame is copied, a
-// large one leaves with its buffer.
+// cut takes what is there before end out as a frame and goes on at next. It is copied, once,
+// so that the buffers are those of the next frame.
 func (f *frames) cut(end, next int) ([]byte, share) {
-	var frame []byte
-	var s share
-	if end-f.r <= smallFrame {
-		frame = bytes.Clone(f.buf[f.r:end])
-		f.r = next
-	} else {
-		frame, s = f.buf[f.r:end:end], f.share
-		f.c.holding.Store(0)
-		rest := f.buf[next:f.w]
-		f.buf, f.share = nil, share{}
-		f.r, f.w = 0, 0
-		if len(rest) > 0 {
-			f.buf = append(make([]byte, 0, max(startBuffer, len(rest))), rest...)
-			f.buf = f.buf[:cap(f.buf)]
-			f.w = len(rest)
-		}
+	frame := make([]byte, 0, f.held+end-f.r)
+	for _, p := range f.parts {
+		frame = append(frame, p...)
 	}
+	frame = append(frame, f.buf[f.r:end]...)
+	var s share
+	if f.held > 0 {
+		s, f.share = f.share, share{}
+		f.dropParts()
+	}
+	f.r = next
 	f.begun = time.Time{}
 	if f.r < f.w {
 		f.begun = time.Now()
@@ -255,15 +268,26 @@ func (f *frames) cut(end, next int) ([]byte, share) {
 	return frame, s
 }
 
+// dropParts lets go of what a large frame had filled.
+func (f *frames) dropParts() {
+	if f.held == 0 {
+		return
+	}
+	for _, p := range f.parts {
+		giveBack(p)
+	}
+	f.parts, f.held = nil, 0
+	f.c.holding.Store(0)
+	f.c.srv.budget.give(&f.share)
+}
+
 // drop lets go of a buffer that has nothing in it.
 func (f *frames) drop() {
-	if f.r == f.w {
+	if f.r == f.w && f.held == 0 {
 		f.r, f.w = 0, 0
 		if len(f.buf) > startBuffer {
 			giveBack(f.buf)
 			f.buf, f.small = f.small, nil
-			f.c.holding.Store(0)
-			f.c.srv.budget.give(&f.share)
 		}
 	}
 }
@@ -290,7 +314,7 @@ func (f *frames) fill(want int) error {
 		}
 	}
 	for {
-		f.c.setReadDeadline(f.begun, f.r < f.w || f.discard > 0 || f.toLine)
+		f.c.setReadDeadline(f.begun, f.has() > 0 || f.discard > 0 || f.toLine)
 		n, err := f.c.nc.Read(f.buf[f.w:])
 		if n > 0 {
 			if f.begun.IsZero() {
@@ -301,7 +325,7 @@ func (f *frames) fill(want int) error {
 			return nil
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if err = f.c.whyTimeout(f.begun, f.r < f.w || f.discard > 0 || f.toLine); err == nil {
+			if err = f.c.whyTimeout(f.begun, f.has() > 0 || f.discard > 0 || f.toLine); err == nil {
 				continue
 			}
 		} else if err == nil {
@@ -314,22 +338,26 @@ func (f *frames) fill(want int) error {
 	}
 }
 
-// grow makes room four times as large, within the budget of all connections.
+// grow makes room: four times as much, up to the size of a small frame, and from there on a
+// buffer of that size more, within the budget of all connections.
 func (f *frames) grow(want int) error {
+	if len(f.buf) == smallFrame {
+		f.c.holding.Store(int64(f.held + 2*smallFrame))
+		if !f.wait(smallFrame) {
+			return io.ErrUnexpectedEOF
+		}
+		f.parts, f.held = append(f.parts, f.buf), f.held+smallFrame
+		f.buf, f.r, f.w = borrow(smallFrame), 0, 0
+		return nil
+	}
 	size := max(4*len(f.buf), startBuffer)
-	most := f.c.limits.FrameBytes + 2
 	if f.lsp {
 		size = min(size, f.w+want)
 	}
-	if size = min(size, most); size <= len(f.buf) {
+	if size = min(size, f.c.limits.FrameBytes+2); size <= len(f.buf) {
 		size = len(f.buf) + startBuffer // a header before a frame of the full length
 	}
-	if size > smallFrame {
-		f.c.holding.Store(int64(size))
-		if !f.wait(int64(size - len(f.buf))) {
-			return io.ErrUnexpectedEOF
-		}
-	}
+	size = min(size, smallFrame)
 	buf := borrow(size)
 	if buf == nil {
 		buf = make([]byte, size)
