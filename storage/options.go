@@ -38,7 +38,7 @@ type Options struct {
 	// ReserveBytes are held back so that deleting works on a full disk, 1 MiB; negative: none.
 	ReserveBytes int64
 	// PublishWorkers flush files beside each other, 64: flushes that wait together become one
-	// of the disk's, and 64 made half as many files again a second as 16.
+	// of the disk's.
 	PublishWorkers int
 	// ImportBytes bounds the contents of files that imports have begun and not ended, 256 MiB;
 	// a file that is larger cannot come in parts.
