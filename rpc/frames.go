@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -251,8 +252,10 @@ func (f *frames) headerLine() (string, error) {
 // so that the buffers are those of the next frame.
 func (f *frames) cut(end, next int) ([]byte, share) {
 	frame := make([]byte, 0, f.held+end-f.r)
-	for _, p := range f.parts {
-		frame = append(frame, p...)
+	for i, p := range f.parts {
+		if frame = append(frame, p...); i%16 == 15 {
+			runtime.Gosched() // others have short frames
+		}
 	}
 	frame = append(frame, f.buf[f.r:end]...)
 	var s share
