@@ -58,8 +58,12 @@ func (s *dirStore) publishLoop() {
 	wait := time.Duration(0)
 	for s.awaitWork(wait) {
 		if err := s.publishSome(); err != nil {
-			if noRoom(err) && s.releaseReserve() {
-				continue // with the room that was held back
+			if noRoom(err) {
+				more, roomErr := s.findRoom()
+				if more {
+					continue
+				}
+				err = errors.Join(err, roomErr)
 			}
 			s.setPublishError(err)
 			if s.isClosing() {
@@ -70,6 +74,9 @@ func (s *dirStore) publishLoop() {
 		}
 		s.setPublishError(nil)
 		s.takeReserve() // again, when there is room
+		if s.fewer *= 2; s.fewer > syncFSBatch {
+			s.fewer = 0
+		}
 		wait = 0
 		if s.sweepDue.Load() >= sweepAfter {
 			s.sweepFiles(context.Background())
@@ -196,14 +203,11 @@ func (s *dirStore) publishSome() error {
 func (s *dirStore) gather() *batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	most := publishBatch
-	if s.opts.SyncFS {
-		most = syncFSBatch
-	}
-	n := min(len(s.items), most)
+	n := min(len(s.items), s.roundSize())
 	for n > 0 && n < len(s.items) && s.items[n].group == s.items[n-1].group {
 		n++
 	}
+	s.gathered = n
 	b := &batch{items: s.items[:n:n], sessions: map[checkpoint.ID]*sessionJob{}, created: s.headState.Created, next: s.headState.FirstEvent}
 	b.first = b.next
 	for i := range b.items {

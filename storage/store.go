@@ -74,6 +74,11 @@ type dirStore struct {
 	// read together. It comes before mu.
 	round sync.Mutex
 
+	// The publisher's, for a full disk.
+	shrunk   uint64 // the newest group of which publishDeletions carried out a deletion
+	gathered int    // records of the last round
+	fewer    int    // records that a round may take; 0: as many as always
+
 	qmu       sync.Mutex // guards what follows
 	qbell     *sync.Cond // the committer's
 	pbell     *sync.Cond // the publisher's, and of those who wait for it
