@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 )
@@ -85,4 +86,34 @@ func (s *dirStore) gatherDeletions() *batch {
 		j.meta = j.s.meta
 	}
 	return b
+}
+
+func (s *dirStore) releaseReserve() bool {
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	if !s.reserved {
+		return false
+	}
+	s.reserved = false
+	if err := s.fs.Remove(reservePath); err != nil {
+		s.opts.Logger.Warn("the reserve cannot be let go", "error", err)
+		return false
+	}
+	return true
+}
+
+func (s *dirStore) takeReserve() {
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	if s.reserved || s.opts.ReserveBytes <= 0 {
+		return
+	}
+	f, err := s.fs.Open(reservePath, os.O_WRONLY|os.O_CREATE)
+	if err != nil {
+		return // a full disk has none; it is tried again
+	}
+	err = f.Reserve(s.opts.ReserveBytes)
+	if s.reserved = errors.Join(err, f.Close()) == nil; !s.reserved {
+		_ = s.fs.Remove(reservePath) // room that is not there is not held
+	}
 }
