@@ -219,7 +219,7 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 func (s *dirStore) undoWrite(cause error, end int64) error {
 	j := &s.journal
 	err := clearRange(j.current.file, j.off, end)
-	if err != nil {
+	if noRoom(err) { // a death between the two would look like a cut: only where zeros have no room
 		j.filled = j.off
 		if err = j.current.file.Truncate(j.off); err == nil {
 			err = j.current.file.Truncate(j.length)

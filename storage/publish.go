@@ -343,6 +343,8 @@ func (s *dirStore) retire() error {
 			if err := s.writeHead(&batch{group: h.Group, next: h.FirstEvent, created: h.Created, segment: g.number}); err != nil {
 				return err
 			}
+		} else if err := s.fs.SyncDir("events"); err != nil { // who wrote head.json may have died before this
+			return err
 		}
 		s.syncIndex()
 		if err := g.close(); err != nil {
