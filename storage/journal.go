@@ -121,6 +121,11 @@ func (j *journal) reach(size int64) int64 {
 func (j *journal) write(bufs [][]byte, size, length int64) error {
 	end := j.off + size
 	if n := length - end; end > j.filled && n > 0 {
+		// The length first: a process that is killed in the write below may leave a whole group
+		// and not all of the zeros that its commit line tells of.
+		if err := j.current.file.Truncate(length); err != nil {
+			return err
+		}
 		all := bufs[:len(bufs):len(bufs)]
 		for ; n > 0; n -= min(n, mostFill) {
 			all = append(all, zeros[:min(n, mostFill)])
@@ -132,12 +137,7 @@ func (j *journal) write(bufs [][]byte, size, length int64) error {
 		case !noRoom(err):
 			return err
 		}
-		// There may be room for the group alone; a hole takes none.
-		if _, err := j.current.file.WriteAt(j.off, bufs...); err != nil {
-			return err
-		}
-		j.filled = max(j.filled, end)
-		return j.current.file.Truncate(length)
+		// There may be room for the group alone; the hole after it takes none.
 	}
 	_, err := j.current.file.WriteAt(j.off, bufs...)
 	j.filled = max(j.filled, end)

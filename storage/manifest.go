@@ -75,7 +75,7 @@ func (s *dirStore) readManifest(l *sessionLoad, meta *record, c *journalChanges)
 	for _, r := range state.added {
 		l.live = append(l.live, r)
 	}
-	return s.countNotes(l, state)
+	return s.countNotes(l, state, c)
 }
 
 // outgrown says that the manifest is whole and goes on after what session.json knows of it.
@@ -187,11 +187,11 @@ func parseCheckpointName(name string) (number uint64, id checkpoint.ID, ok bool)
 }
 
 // countNotes reads the annotations that a session's manifest names. What verifies of a
-// damaged file is kept in use.
-func (s *dirStore) countNotes(l *sessionLoad, m *manifestState) error {
+// damaged file is kept in use. A deleted checkpoint's file may be that of its id's next one.
+func (s *dirStore) countNotes(l *sessionLoad, m *manifestState, c *journalChanges) error {
 	l.notes = map[checkpoint.ID]int{}
 	for id, want := range m.notes {
-		if _, ok := m.added[id]; !ok {
+		if add, ok := m.added[id]; !ok || c.removed[add.number] {
 			continue
 		}
 		path := notesPath(l.id, id)

@@ -210,11 +210,14 @@ type journalChanges struct {
 	any      bool
 	sessions map[checkpoint.ID]bool
 	deleted  map[checkpoint.ID]bool
+	removed  map[uint64]bool // numbers of deleted checkpoints: their ids may be used again
 	large    map[string]bool
 }
 
 func journalView(reads []*segmentRead, after uint64) *journalChanges {
-	c := &journalChanges{sessions: map[checkpoint.ID]bool{}, deleted: map[checkpoint.ID]bool{}, large: map[string]bool{}}
+	c := &journalChanges{
+		sessions: map[checkpoint.ID]bool{}, deleted: map[checkpoint.ID]bool{}, removed: map[uint64]bool{}, large: map[string]bool{},
+	}
 	for _, r := range reads {
 		for i := range r.entries {
 			e := &r.entries[i]
@@ -227,6 +230,10 @@ func journalView(reads []*segmentRead, after uint64) *journalChanges {
 				c.sessions[e.rec.Session.ID] = true
 			case recSessionDelete:
 				c.deleted[e.rec.SessionID] = true
+			case recDelete:
+				for _, number := range e.rec.Numbers {
+					c.removed[number] = true
+				}
 			case recLarge:
 				c.large[e.rec.File] = true
 			}

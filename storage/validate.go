@@ -210,7 +210,11 @@ func (s *dirStore) goes(id checkpoint.ID, number uint64) bool {
 func (a *audit) contents(id checkpoint.ID, m *manifestState) error {
 	s, dir := a.s, sessionDir(id)
 	for cp, want := range m.notes {
-		if _, ok := m.added[cp]; !ok {
+		add, ok := m.added[cp]
+		s.mu.RLock()
+		ok = ok && !s.goes(cp, add.number)
+		s.mu.RUnlock()
+		if !ok {
 			continue
 		}
 		b, err := a.read(notesPath(id, cp))
