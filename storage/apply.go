@@ -21,6 +21,7 @@ type item struct {
 	group   uint64
 	rec     *record
 	id      checkpoint.ID // of a checkpoint
+	p       *pending      // of a checkpoint that has no file yet; its id may be another's later
 	session *session
 	bytes   int64
 	event   *checkpoint.Event // what events/ tells of it, nil for nothing
@@ -34,7 +35,7 @@ func (s *dirStore) apply(e *entry) {
 	it := item{group: e.group, rec: e.rec, bytes: e.n}
 	switch e.rec.Type {
 	case "", recLarge:
-		it.session = s.applyCheckpoint(e)
+		it.session, it.p = s.applyCheckpoint(e)
 		it.id = e.draft.id
 	case recSession:
 		it.session = s.applySession(e.rec.Session)
@@ -57,17 +58,17 @@ func (s *dirStore) apply(e *entry) {
 	s.items = append(s.items, it)
 }
 
-func (s *dirStore) applyCheckpoint(e *entry) *session {
+func (s *dirStore) applyCheckpoint(e *entry) (*session, *pending) {
 	d := e.draft
 	sess := s.index.bySess[d.session]
 	if sess == nil {
-		return nil
+		return nil, nil
 	}
 	if _, there := s.index.byID[d.id]; there {
 		// Its file came before the crash. The head goes through all of its steps again, so
 		// that it ends where it was.
 		sess.meta.HeadID, sess.meta.UpdatedAt = d.id, d.at
-		return sess
+		return sess, nil
 	}
 	id := s.index.add(sess, row{
 		id: d.id, sequence: d.sequence, at: d.at.UnixNano(), bytes: uint32(d.lineBytes()),
@@ -83,7 +84,7 @@ func (s *dirStore) applyCheckpoint(e *entry) *session {
 	s.index.pending[id] = p
 	sess.meta.HeadID, sess.meta.UpdatedAt = d.id, d.at
 	s.raise(d.sequence)
-	return sess
+	return sess, p
 }
 
 func (s *dirStore) raise(sequence uint64) {

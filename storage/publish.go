@@ -225,13 +225,10 @@ func (s *dirStore) gatherItem(b *batch, it *item) {
 
 func (s *dirStore) gatherCheckpoint(b *batch, j *sessionJob, it *item) {
 	row, ok := s.index.byID[it.id]
-	if !ok {
-		return // deleted before it was published
+	if !ok || it.p == nil || s.index.pending[row] != it.p {
+		return // deleted before it was published, or a file already
 	}
-	p := s.index.pending[row]
-	if p == nil {
-		return
-	}
+	p := it.p
 	r := s.index.row(row)
 	b.files = append(b.files, fileJob{
 		session: j, id: it.id, p: p, path: checkpointPath(j.s.meta.ID, r.sequence, it.id), number: r.sequence,

@@ -106,3 +106,35 @@ func TestAJournalOfDeletedCheckpointsMakesRoom(t *testing.T) {
 	syncsAgain(t, s)
 	clean(t, s)
 }
+
+// Ids may be used again after a deletion. In small rounds the old one's turn comes alone.
+func TestASmallRoundPublishesNothingUnderAnOldID(t *testing.T) {
+	mem := vfs.NewMem()
+	s := openAt(t, mem, Options{})
+	session, id := checkpoint.NewID(), checkpoint.NewID()
+	s.round.Lock() // nothing is published
+	s.fewer = 1
+	for range 2 {
+		if _, _, err := s.CreateSession(t.Context(), NewSession{ID: session}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Create(t.Context(), s, &NewCheckpoint{ID: id, SessionID: session, State: []byte(`{}`), Trigger: checkpoint.Manual}); err != nil {
+			t.Fatal(err)
+		}
+		if len(list(t, s, Query{})) == 1 && s.sequence == 1 {
+			if _, err := s.DeleteSession(t.Context(), session); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.round.Unlock()
+	if _, err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	clean(t, s)
+	again := openAt(t, mem.Clone(), Options{})
+	clean(t, again)
+	if got := list(t, again, Query{}); len(got) != 1 || got[0].ID != id || got[0].Sequence != 2 {
+		t.Fatalf("%+v", got)
+	}
+}
