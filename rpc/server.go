@@ -91,14 +91,14 @@ func NewServer(service Service, o Options) *Server {
 	return s
 }
 
-// affordable is how many connections the limit on open files allows: each takes two
-// descriptors, its socket and its process, and an eighth stays for files.
+// affordable is how many connections the limit on open files allows: each takes one
+// descriptor, and an eighth stays for files.
 func affordable() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 1<<24 {
 		return math.MaxInt
 	}
-	return max(1, (int(files.Cur)-max(32, int(files.Cur)/8))/2)
+	return max(1, int(files.Cur)-max(32, int(files.Cur)/8))
 }
 
 // SetLimits changes the limits; connections that are open keep those they began with, but
