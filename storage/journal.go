@@ -116,11 +116,10 @@ func (j *journal) reach(size int64) int64 {
 	return max(j.length, end+ahead)
 }
 
-// write puts a group at off. When it ends where no zeros were written yet, they follow it,
-// up to length.
+// write puts a group at off. When no zeros were written yet up to length, they follow it.
 func (j *journal) write(bufs [][]byte, size, length int64) error {
 	end := j.off + size
-	if n := length - end; end > j.filled && n > 0 {
+	if n := length - end; length > j.filled && n > 0 {
 		// The length first: a process that is killed in the write below may leave a whole group
 		// and not all of the zeros that its commit line tells of.
 		if err := j.current.file.Truncate(length); err != nil {
