@@ -201,12 +201,16 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 		off += e.n
 	}
 	bufs = append(bufs, last)
-	if err := j.write(bufs, size+int64(len(last)), length); err != nil {
+	err = j.write(bufs, size+int64(len(last)), length)
+	if err != nil && !errors.Is(err, errUnknown) {
 		return s.undoWrite(err, off+int64(len(last)))
 	}
-	if err := j.current.file.Datasync(); err != nil {
+	if err == nil {
+		err = j.flush()
+	}
+	if err != nil {
 		s.poison(err)
-		return errors.Join(errUnknown, err)
+		return err
 	}
 	j.off, j.last, j.length = off+int64(len(last)), sum, length
 	j.group++

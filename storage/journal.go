@@ -120,9 +120,12 @@ func (j *journal) reach(size int64) int64 {
 func (j *journal) write(bufs [][]byte, size, length int64) error {
 	end := j.off + size
 	if n := length - end; length > j.filled && n > 0 {
-		// The length first: a process that is killed in the write below may leave a whole group
-		// and not all of the zeros that its commit line tells of.
+		// The length first, and durable: a group may be whole on the disk, after a kill or a power
+		// cut in the write below, when neither its zeros nor a longer file are.
 		if err := j.current.file.Truncate(length); err != nil {
+			return err
+		}
+		if err := j.flush(); err != nil {
 			return err
 		}
 		all := bufs[:len(bufs):len(bufs)]
@@ -141,6 +144,14 @@ func (j *journal) write(bufs [][]byte, size, length int64) error {
 	_, err := j.current.file.WriteAt(j.off, bufs...)
 	j.filled = max(j.filled, end)
 	return err
+}
+
+// flush makes what was written durable. When it fails nobody knows what is.
+func (j *journal) flush() error {
+	if err := j.current.file.Datasync(); err != nil {
+		return errors.Join(errUnknown, err)
+	}
+	return nil
 }
 
 // clearRange makes zeros of what stands in a file from off up to end.
