@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sourcegraph/jsonrpc2"
@@ -22,6 +23,7 @@ import (
 type conn struct {
 	srv    *Server
 	nc     *net.UnixConn
+	raw    syscall.RawConn
 	id     uint64
 	creds  creds
 	limits *Limits
@@ -46,12 +48,13 @@ type conn struct {
 	readAt  atomic.Int64 // when something was last read
 	holding atomic.Int64 // bytes of the frame that is growing
 	waits   atomic.Bool  // for room for that frame: the peer cannot send
+	timed   bool         // a read deadline is set; the reader's
 }
 
-func newConn(s *Server, nc *net.UnixConn, id uint64, who creds) *conn {
+func newConn(s *Server, nc *net.UnixConn, raw syscall.RawConn, id uint64, who creds) *conn {
 	limits := s.limits.Load()
 	c := &conn{
-		srv: s, nc: nc, id: id, creds: who, limits: limits,
+		srv: s, nc: nc, raw: raw, id: id, creds: who, limits: limits,
 		slots: make(chan struct{}, limits.InFlightPerConnection), reads: make(chan struct{}, largeReads),
 		ready: make(chan struct{}), readEnd: make(chan struct{}), closed: make(chan struct{}),
 	}
@@ -144,7 +147,7 @@ func (c *conn) Handle(_ context.Context, jc *jsonrpc2.Conn, req *jsonrpc2.Reques
 	}
 	o := &op{order: m.order}
 	o.order, o.session = c.srv.place(m, params)
-	o.start = func() { go c.serve(jc, r, m, params, o) }
+	o.start = func() { c.srv.workers.run(func() { c.serve(jc, r, m, params, o) }) }
 	c.order.add(o)
 }
 
@@ -165,9 +168,7 @@ func (c *conn) prepare(r *request) (*method, any, error) {
 
 // serve runs one request's handler.
 func (c *conn) serve(jc *jsonrpc2.Conn, r *request, m *method, params any, o *op) {
-	ctx := context.WithValue(c.srv.base, requestKey, requestID{c.id, r.id})
-	ctx = WithReceived(WithAdmit(WithPeer(ctx, c), func() { c.order.admit(o) }), r.received)
-	ctx = WithAfterReply(ctx, func(f func()) { r.after = append(r.after, f) })
+	ctx := &requestContext{Context: c.srv.base, c: c, r: r, o: o}
 	var result [][]byte
 	var err error
 	var exit func()
@@ -209,6 +210,30 @@ func (c *conn) short(ctx context.Context, m *method, params any) bool {
 	}
 	n, known := c.srv.lookup.StateBytes(ref, checkpointOf(params))
 	return known && n <= smallFrame
+}
+
+// requestContext is a request's context: one piece in place of a value for each key.
+type requestContext struct {
+	context.Context
+	c *conn
+	r *request
+	o *op
+}
+
+func (x *requestContext) Value(key any) any {
+	switch key {
+	case peerKey:
+		return Peer(x.c)
+	case admitKey:
+		return func() { x.c.order.admit(x.o) }
+	case receivedKey:
+		return x.r.received
+	case afterKey:
+		return func(f func()) { x.r.after = append(x.r.after, f) }
+	case requestKey:
+		return requestID{x.c.id, x.r.id}
+	}
+	return x.Context.Value(key)
 }
 
 var errGone = &checkpoint.Error{Kind: checkpoint.KindOverloaded, Message: "the connection ended before the request was served", Retry: true}

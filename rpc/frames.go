@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -23,30 +24,23 @@ var (
 )
 
 const (
-	startBuffer = 4 << 10
+	firstBuffer = 16 << 10
 	maxHeader   = 4 << 10
 )
 
-// buffers are those of frames that are larger than a start buffer and still small: nearly
-// all frames come in them and none keeps one.
-var buffers = [2]sync.Pool{{New: func() any { return new([16 << 10]byte) }}, {New: func() any { return new([smallFrame]byte) }}}
+// buffers are what frames are read into: first a small one, in which most frames come whole,
+// then those of a small frame's size. Nobody keeps one while its peer is silent.
+var buffers = [2]sync.Pool{{New: func() any { return new([firstBuffer]byte) }}, {New: func() any { return new([smallFrame]byte) }}}
 
-// borrow returns a buffer of exactly size bytes, or nil when none are kept of that size.
-func borrow(size int) []byte {
-	switch size {
-	case 16 << 10:
-		return buffers[0].Get().(*[16 << 10]byte)[:]
-	case smallFrame:
-		return buffers[1].Get().(*[smallFrame]byte)[:]
-	}
-	return nil
-}
+func borrowFirst() []byte { return buffers[0].Get().(*[firstBuffer]byte)[:] }
+
+func borrowSmall() []byte { return buffers[1].Get().(*[smallFrame]byte)[:] }
 
 // giveBack takes a buffer that nothing refers to any more.
 func giveBack(b []byte) {
 	switch len(b) {
-	case 16 << 10:
-		buffers[0].Put((*[16 << 10]byte)(b))
+	case firstBuffer:
+		buffers[0].Put((*[firstBuffer]byte)(b))
 	case smallFrame:
 		buffers[1].Put((*[smallFrame]byte)(b))
 	}
@@ -56,8 +50,7 @@ func giveBack(b []byte) {
 // It holds no more than one frame, and no buffer while the peer is silent.
 type frames struct {
 	c       *conn
-	buf     []byte
-	small   []byte   // the start buffer while buf is larger
+	buf     []byte   // nil: nothing waits in it
 	parts   [][]byte // what a large frame has filled before buf, in buffers of smallFrame
 	held    int      // bytes in them
 	r, w    int
@@ -68,6 +61,10 @@ type frames struct {
 	discard int64 // bytes of an over-long LSP frame still to pass over
 	toLine  bool  // passing over an over-long line
 	eof     error
+
+	first    func(fd uintptr) bool // readFirst, and what it found
+	firstN   int
+	firstErr error
 }
 
 // next returns one frame, which the caller owns with the share it holds.
@@ -99,7 +96,7 @@ func (f *frames) detect() error {
 			return nil
 		}
 		f.begun = time.Time{}
-		if err := f.fill(1); err != nil {
+		if err := f.fill(); err != nil {
 			return err
 		}
 	}
@@ -136,7 +133,7 @@ func (f *frames) line() ([]byte, share, error) {
 			return nil, share{}, errTooLong
 		}
 		pending := f.has()
-		if err := f.fill(1); err != nil {
+		if err := f.fill(); err != nil {
 			if errors.Is(err, io.EOF) && pending > 0 && !f.blank(f.w) {
 				frame, s := f.cut(f.w, f.w) // the last line need not end
 				return frame, s, nil
@@ -173,7 +170,7 @@ func blank(b []byte) bool {
 func (f *frames) body() ([]byte, share, error) {
 	for f.discard > 0 {
 		if f.r == f.w {
-			if err := f.fill(1); err != nil {
+			if err := f.fill(); err != nil {
 				return nil, share{}, err
 			}
 		}
@@ -217,7 +214,7 @@ func (f *frames) body() ([]byte, share, error) {
 		return nil, share{}, errTooLong
 	}
 	for int64(f.has()) < length {
-		if err := f.fill(int(length) - f.has()); err != nil {
+		if err := f.fill(); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = errCutInFrame
 			}
@@ -241,7 +238,7 @@ func (f *frames) headerLine() (string, error) {
 			return "", errBadHeader
 		}
 		pending := f.w - f.r
-		if err := f.fill(1); err != nil {
+		if err := f.fill(); err != nil {
 			return "", err
 		}
 		from = f.r + pending
@@ -251,15 +248,18 @@ func (f *frames) headerLine() (string, error) {
 // cut takes what is there before end out as a frame and goes on at next. It is copied, once,
 // so that the buffers are those of the next frame.
 func (f *frames) cut(end, next int) ([]byte, share) {
-	frame := make([]byte, 0, f.held+end-f.r)
-	for i, p := range f.parts {
-		if frame = append(frame, p...); i%16 == 15 {
-			runtime.Gosched() // others have short frames
-		}
-	}
-	frame = append(frame, f.buf[f.r:end]...)
+	var frame []byte
 	var s share
-	if f.held > 0 {
+	if f.held == 0 {
+		frame = append(frame, f.buf[f.r:end]...)
+	} else {
+		frame = make([]byte, 0, f.held+end-f.r)
+		for i, p := range f.parts {
+			if frame = append(frame, p...); i%16 == 15 {
+				runtime.Gosched() // others have short frames
+			}
+		}
+		frame = append(frame, f.buf[f.r:end]...)
 		s, f.share = f.share, share{}
 		f.dropParts()
 	}
@@ -287,44 +287,34 @@ func (f *frames) dropParts() {
 // drop lets go of a buffer that has nothing in it.
 func (f *frames) drop() {
 	if f.r == f.w && f.held == 0 {
-		f.r, f.w = 0, 0
-		if len(f.buf) > startBuffer {
-			giveBack(f.buf)
-			f.buf, f.small = f.small, nil
-		}
+		giveBack(f.buf)
+		f.buf, f.r, f.w = nil, 0, 0
 	}
 }
 
-// fill reads at least one byte; want is how many are known to be missing.
-func (f *frames) fill(want int) error {
+// fill reads at least one byte.
+func (f *frames) fill() error {
 	if f.eof != nil {
 		return f.eof
 	}
 	f.drop()
-	if f.buf == nil {
-		f.buf, f.small = f.small, nil
-	}
-	if f.buf == nil {
-		f.buf = make([]byte, startBuffer)
-	}
 	if f.w == len(f.buf) && f.r > 0 {
 		f.w = copy(f.buf, f.buf[f.r:f.w])
 		f.r = 0
 	}
-	if f.w == len(f.buf) {
-		if err := f.grow(want); err != nil {
-			return err
-		}
+	if f.buf != nil && f.w == len(f.buf) && !f.grow() {
+		return io.ErrUnexpectedEOF
 	}
 	for {
 		f.c.setReadDeadline(f.begun, f.has() > 0 || f.discard > 0 || f.toLine)
-		n, err := f.c.nc.Read(f.buf[f.w:])
+		n, err := f.read()
 		if n > 0 {
+			now := time.Now()
 			if f.begun.IsZero() {
-				f.begun = time.Now()
+				f.begun = now
 			}
 			f.w += n
-			f.c.readAt.Store(time.Now().UnixNano())
+			f.c.readAt.Store(now.UnixNano())
 			return nil
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -341,38 +331,57 @@ func (f *frames) fill(want int) error {
 	}
 }
 
-// grow makes room: four times as much, up to the size of a small frame, and from there on a
-// buffer of that size more, within the budget of all connections.
-func (f *frames) grow(want int) error {
-	if len(f.buf) == smallFrame {
-		f.c.holding.Store(int64(f.held + 2*smallFrame))
-		if !f.wait(smallFrame) {
-			return io.ErrUnexpectedEOF
+// read waits for bytes, and only takes a buffer when there are some.
+func (f *frames) read() (int, error) {
+	if f.buf != nil {
+		return f.c.nc.Read(f.buf[f.w:])
+	}
+	if f.first == nil {
+		f.first = f.readFirst
+	}
+	if err := f.c.raw.Read(f.first); err != nil {
+		return 0, err
+	}
+	return f.firstN, f.firstErr
+}
+
+// readFirst is false when there is nothing to read yet.
+func (f *frames) readFirst(fd uintptr) bool {
+	buf := borrowFirst()
+	for {
+		f.firstN, f.firstErr = syscall.Read(int(fd), buf)
+		if f.firstErr != syscall.EINTR {
+			break
 		}
-		f.parts, f.held = append(f.parts, f.buf), f.held+smallFrame
-		f.buf, f.r, f.w = borrow(smallFrame), 0, 0
-		return nil
 	}
-	size := max(4*len(f.buf), startBuffer)
-	if f.lsp {
-		size = min(size, f.w+want)
+	switch {
+	case f.firstN > 0:
+		f.buf = buf
+		return true
+	case f.firstErr == nil:
+		f.firstErr = io.EOF
 	}
-	if size = min(size, f.c.limits.FrameBytes+2); size <= len(f.buf) {
-		size = len(f.buf) + startBuffer // a header before a frame of the full length
-	}
-	size = min(size, smallFrame)
-	buf := borrow(size)
-	if buf == nil {
-		buf = make([]byte, size)
-	}
-	f.w = copy(buf, f.buf[f.r:f.w])
-	if len(f.buf) == startBuffer {
-		f.small = f.buf
-	} else {
+	giveBack(buf)
+	return f.firstErr != syscall.EAGAIN
+}
+
+// grow makes room: a buffer of a small frame's size in place of the first, and from there on
+// one more each time, within the budget of all connections.
+func (f *frames) grow() bool {
+	if len(f.buf) < smallFrame {
+		buf := borrowSmall()
+		copy(buf, f.buf)
 		giveBack(f.buf)
+		f.buf = buf
+		return true
 	}
-	f.buf, f.r = buf, 0
-	return nil
+	f.c.holding.Store(int64(f.held + 2*smallFrame))
+	if !f.wait(smallFrame) {
+		return false
+	}
+	f.parts, f.held = append(f.parts, f.buf), f.held+smallFrame
+	f.buf, f.r, f.w = borrowSmall(), 0, 0
+	return true
 }
 
 // wait takes n bytes of the budget. The time that takes is not the peer's.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -20,6 +21,8 @@ type output struct {
 	notes   int   // of those, bytes of notifications
 	writing bool
 	dead    bool
+	now     []byte        // see writeNow
+	attempt func(uintptr) // writeOnce
 	changed chan struct{} // closed when bytes become fewer
 	idle    chan struct{} // closed while nothing is being written
 
@@ -34,7 +37,7 @@ type message struct {
 }
 
 func (o *output) init(c *conn) {
-	o.c = c
+	o.c, o.attempt = c, o.writeOnce
 	o.changed = make(chan struct{})
 	o.idle = make(chan struct{})
 	close(o.idle)
@@ -75,8 +78,16 @@ func (o *output) add(pieces [][]byte, done func(), note bool) error {
 			return errNoRoom
 		}
 		m.notes = n
-		o.notes += n
 	}
+	if !o.writing && len(m.pieces) == 1 && o.writeNow(&m.pieces[0]) {
+		o.wroteAt.Store(time.Now().UnixNano())
+		o.mu.Unlock()
+		if done != nil {
+			done()
+		}
+		return nil
+	}
+	o.notes += m.notes
 	o.queue = append(o.queue, m)
 	if o.bytes == 0 {
 		o.wroteAt.Store(time.Now().UnixNano())
@@ -93,6 +104,25 @@ func (o *output) add(pieces [][]byte, done func(), note bool) error {
 		go o.write()
 	}
 	return nil
+}
+
+// writeNow writes what the peer takes at once, which nearly always is all: a goroutine and a
+// deadline are only for the rest, and for errors. o.mu is held.
+func (o *output) writeNow(b *[]byte) bool {
+	o.now = *b
+	if err := o.c.raw.Control(o.attempt); err != nil {
+		return false // write finds out why
+	}
+	*b = o.now
+	o.now = nil
+	return len(*b) == 0
+}
+
+func (o *output) writeOnce(fd uintptr) {
+	n, err := syscall.Write(int(fd), o.now)
+	if err == nil {
+		o.now = o.now[n:]
+	}
 }
 
 var newLine = []byte("\n")

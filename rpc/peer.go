@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -30,12 +31,8 @@ func (c *conn) Done() <-chan struct{} { return c.closed }
 // Alive asks the kernel anew each time: a descriptor that is kept for it would be a second
 // one for each connection. It is false once the connection has ended.
 func (c *conn) Alive() bool {
-	raw, err := c.nc.SyscallConn()
-	if err != nil {
-		return false
-	}
 	alive := false
-	err = raw.Control(func(fd uintptr) { alive = peerAlive(int(fd), int(c.creds.Pid)) })
+	err := c.raw.Control(func(fd uintptr) { alive = peerAlive(int(fd), int(c.creds.Pid)) })
 	return err == nil && alive
 }
 
@@ -153,10 +150,10 @@ const (
 	soPeerPIDFD  = 0x4d
 )
 
-func peerOf(nc *net.UnixConn) (creds, error) {
+func peerOf(nc *net.UnixConn) (syscall.RawConn, creds, error) {
 	raw, err := nc.SyscallConn()
 	if err != nil {
-		return creds{}, err
+		return nil, creds{}, err
 	}
 	var who creds
 	var failed error
@@ -169,7 +166,7 @@ func peerOf(nc *net.UnixConn) (creds, error) {
 		who.Ucred = *u
 		who.groups = peerGroups(int(fd))
 	})
-	return who, errors.Join(err, failed)
+	return raw, who, errors.Join(err, failed)
 }
 
 // peerGroups are the supplementary groups; none where the kernel does not tell.
@@ -260,6 +257,10 @@ func (c *conn) setReadDeadline(begun time.Time, inFrame bool) {
 	if drain := c.drainAt.Load(); drain != 0 && (at.IsZero() || drain < at.UnixNano()) {
 		at = time.Unix(0, drain)
 	}
+	if at.IsZero() && !c.timed {
+		return // as it stands
+	}
+	c.timed = !at.IsZero()
 	c.drop(c.nc.SetReadDeadline(at))
 	if drain := c.drainAt.Load(); drain != 0 { // it may have come in between
 		c.drop(c.nc.SetReadDeadline(time.Unix(0, drain)))

@@ -54,6 +54,7 @@ type Server struct {
 	limits  atomic.Pointer[Limits]
 	budget  *budget
 	base    context.Context
+	workers workers
 
 	errors, refused atomic.Uint64
 
@@ -82,7 +83,8 @@ func NewServer(service Service, o Options) *Server {
 	s := &Server{
 		service: service, log: o.Logger, access: o.Access, lookup: o.Lookup, base: context.Background(),
 		budget: newBudget(&o.Limits), affordable: affordable(),
-		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
+		workers: workers{tasks: make(chan func()), stop: make(chan struct{})},
+		conns:   map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
 	}
 	if o.stall > 0 {
 		s.budget.stall = o.stall
@@ -177,7 +179,7 @@ func (s *Server) accept(nc net.Conn) {
 		nc.Close()
 		return
 	}
-	who, err := peerOf(uc)
+	raw, who, err := peerOf(uc)
 	if err != nil || !s.access().allows(who, uint32(os.Geteuid())) {
 		s.refused.Add(1)
 		if err != nil {
@@ -197,7 +199,7 @@ func (s *Server) accept(nc net.Conn) {
 		return
 	}
 	s.nextID++
-	c := newConn(s, uc, s.nextID, who)
+	c := newConn(s, uc, raw, s.nextID, who)
 	s.conns[c] = struct{}{}
 	s.done.Add(1)
 	s.mu.Unlock()
@@ -357,6 +359,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.done.Wait()
 		close(ended)
 	}()
+	defer s.workers.end()
 	select {
 	case <-ended:
 		return nil
