@@ -32,16 +32,21 @@ type capturer struct {
 	hostname string
 	proc     string // /proc, or a test's
 
-	mu  sync.Mutex // guards env
-	env map[uint64]environ
+	mu   sync.Mutex // guards what follows
+	kept map[uint64]*peerProcess
+	room int // how many more agents' directories may stay open
 }
 
-// environ is what was kept of one connection's process: its environment does not change
-// after it began, so it is read once a connection and set of names.
-type environ struct {
-	names  string
-	vars   map[string]string
-	hidden uint64
+// keptDirs is how many agents' directories stay open at most: each is a descriptor.
+const keptDirs = 128
+
+// peerProcess is what is kept of one connection's process. Its directory in /proc tells nothing
+// once it has ended, whoever has its number then. Its environment does not change after it
+// began, so it is read once a connection and set of names.
+type peerProcess struct {
+	dir   *os.Root
+	names string
+	vars  map[string]string
 }
 
 func newCapturer(uid uint32) (*capturer, error) {
@@ -49,14 +54,27 @@ func newCapturer(uid uint32) (*capturer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the host's name: %w", err)
 	}
-	return &capturer{uid: uid, hostname: host, proc: "/proc", env: map[uint64]environ{}}, nil
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return nil, fmt.Errorf("reading the limit on open files: %w", err)
+	}
+	return &capturer{
+		uid: uid, hostname: host, proc: "/proc", kept: map[uint64]*peerProcess{}, room: int(min(keptDirs, files.Cur/64)),
+	}, nil
 }
 
 // forget drops what was kept of a connection.
 func (c *capturer) forget(conn uint64) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.env, conn)
+	p := c.kept[conn]
+	if p != nil {
+		delete(c.kept, conn)
+		c.room++
+	}
+	c.mu.Unlock()
+	if p != nil {
+		_ = p.dir.Close() // of a descriptor that was only read
+	}
 }
 
 // contextOf describes the moment: the peer's process when there is one, else only the host.
@@ -102,33 +120,72 @@ func (c *capturer) process(out *checkpoint.Context, peer rpc.Peer, names []strin
 	if peer.PID() <= 0 {
 		return 0
 	}
-	dir := c.proc + "/" + strconv.Itoa(peer.PID())
-	cwd, err := os.Readlink(dir + "/cwd")
-	if err != nil {
-		cwd = "" // gone, or not ours to look at
-	}
-	env := c.environ(dir, peer, names, redact)
-	if !peer.Alive() {
+	p, keep := c.open(peer)
+	if p == nil {
 		return 0
 	}
+	if !keep {
+		defer p.dir.Close()
+	}
+	cwd, err := p.dir.Readlink("cwd")
+	if err != nil {
+		if !peer.Alive() {
+			return 0
+		}
+		cwd = "" // not ours to look at
+	}
 	out.WorkingDir = strings.TrimSuffix(cwd, " (deleted)")
-	maps.Copy(out.EnvVars, env.vars)
-	return env.hidden
+	vars, hidden := c.environ(p, names, redact)
+	maps.Copy(out.EnvVars, vars)
+	return hidden
 }
 
-func (c *capturer) environ(dir string, peer rpc.Peer, names []string, redact bool) environ {
+// open opens the directory of the peer's process, nil when that has ended. When it is not
+// to be kept, it is the caller's to close.
+func (c *capturer) open(peer rpc.Peer) (p *peerProcess, keep bool) {
+	c.mu.Lock()
+	p = c.kept[peer.ConnID()]
+	c.mu.Unlock()
+	if p != nil {
+		return p, true
+	}
+	dir, err := os.OpenRoot(c.proc + "/" + strconv.Itoa(peer.PID()))
+	if err != nil {
+		return nil, false
+	}
+	if !peer.Alive() { // it may be another's, who got the number
+		_ = dir.Close()
+		return nil, false
+	}
+	p = &peerProcess{dir: dir}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.room == 0 || c.kept[peer.ConnID()] != nil {
+		return p, false
+	}
+	select {
+	case <-peer.Done(): // forget was called, or will find nothing
+		return p, false
+	default:
+	}
+	c.room--
+	c.kept[peer.ConnID()] = p
+	return p, true
+}
+
+// environ is what may be kept of the agent's environment, and how much was hidden.
+func (c *capturer) environ(p *peerProcess, names []string, redact bool) (vars map[string]string, hidden uint64) {
 	key := strconv.FormatBool(redact) + "\x00" + strings.Join(names, "\x00")
 	c.mu.Lock()
-	e, ok := c.env[peer.ConnID()]
+	vars, known := p.vars, p.vars != nil && p.names == key
 	c.mu.Unlock()
-	if ok && e.names == key {
-		e.hidden = 0 // counted when it was read
-		return e
+	if known {
+		return vars, 0 // counted when it was read
 	}
-	e = environ{names: key, vars: map[string]string{}}
-	raw, err := readAtMost(dir+"/environ", maxEnviron)
-	if err != nil || !peer.Alive() {
-		return e
+	vars = map[string]string{}
+	raw, err := readAtMost(p.dir, "environ", maxEnviron)
+	if err != nil {
+		return vars, 0
 	}
 	for _, entry := range bytes.Split(raw, []byte{0}) {
 		name, value, ok := strings.Cut(string(entry), "=")
@@ -136,23 +193,19 @@ func (c *capturer) environ(dir string, peer rpc.Peer, names []string, redact boo
 			continue
 		}
 		if redact && looksSecret(name, value) {
-			e.hidden++
+			hidden++
 			continue
 		}
-		e.vars[name] = strings.ToValidUTF8(value, "\uFFFD")
+		vars[name] = strings.ToValidUTF8(value, "\uFFFD")
 	}
-	select {
-	case <-peer.Done(): // forget was called or will find nothing
-	default:
-		c.mu.Lock()
-		c.env[peer.ConnID()] = e
-		c.mu.Unlock()
-	}
-	return e
+	c.mu.Lock()
+	p.names, p.vars = key, vars
+	c.mu.Unlock()
+	return vars, hidden
 }
 
-func readAtMost(path string, n int64) ([]byte, error) {
-	f, err := os.Open(path)
+func readAtMost(dir *os.Root, name string, n int64) ([]byte, error) {
+	f, err := dir.Open(name)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,9 @@ import (
 const (
 	memorySlack = 48 << 20 // what the collector needs to work with
 	memoryEvery = time.Second
+	// leastGarbage may lie about before it is collected, however little is alive: a small
+	// store under load would be collected a hundred times a second.
+	leastGarbage = 16 << 20
 )
 
 // boundGarbage has Go collect earlier while large messages are many. Left alone, garbage
@@ -29,6 +32,7 @@ func (d *instance) boundGarbage(ctx context.Context) {
 	tick := time.NewTicker(memoryEvery)
 	defer tick.Stop()
 	var last int64
+	percent := 100
 	var minute []int64
 	for {
 		runtimemetrics.Read(now)
@@ -39,10 +43,22 @@ func (d *instance) boundGarbage(ctx context.Context) {
 			debug.SetMemoryLimit(limit)
 			last = limit
 		}
+		if os.Getenv("GOGC") == "" {
+			percent = setPercent(percent, int64(now[0].Value.Uint64()))
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// setPercent has Go collect when there is as much garbage as what is alive, or leastGarbage.
+func setPercent(last int, alive int64) int {
+	percent := 100 * max(1, int(leastGarbage/max(alive, 1<<20)))
+	if percent != last {
+		debug.SetGCPercent(percent)
+	}
+	return percent
 }
