@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"runtime"
 	"syscall"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -63,16 +64,28 @@ func (s *dirStore) do(o *op) error {
 func (s *dirStore) take() []*op {
 	s.qmu.Lock()
 	defer s.qmu.Unlock()
+	s.pace.busy = false
 	for {
+		s.letIn()
 		batch, rest := s.pick()
 		if len(batch) > 0 {
-			s.queue = rest
+			s.queue, s.pace.busy = rest, true
 			return batch
 		}
 		if s.closing && len(s.queue) == 0 {
 			return nil
 		}
 		s.qbell.Wait()
+	}
+}
+
+// letIn gives those who are about to queue their turn.
+func (s *dirStore) letIn() {
+	for n, i := 0, 0; i < 16 && len(s.queue) > n; i++ {
+		n = len(s.queue)
+		s.qmu.Unlock()
+		runtime.Gosched()
+		s.qmu.Lock()
 	}
 }
 

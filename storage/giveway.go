@@ -19,6 +19,7 @@ type pace struct {
 	behind  int       // lines of the journal that are not published
 	oldest  time.Time // when the first of them came
 	newest  time.Time
+	busy    bool        // a group is being written: a slow flush is no pause
 	waiters int         // callers who wait for the files
 	alarm   *time.Timer // wakes the publisher when the pause has come
 }
@@ -35,6 +36,9 @@ func (p *pace) came(lines int) {
 // it that the publisher asks again.
 func (s *dirStore) givesWay() bool {
 	p := &s.pace
+	if p.busy {
+		p.newest = time.Now()
+	}
 	if p.waiters > 0 || s.closing || s.backlog > s.opts.BacklogBytes/2 || p.behind > maxBehind || s.stuck() != nil {
 		return false
 	}
