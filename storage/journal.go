@@ -73,6 +73,9 @@ func parseSegmentName(name string) (number, ceiling uint64, ext string, ok bool)
 	return number, ceiling, ext, n == 1 && m == 1 && err1 == nil && err2 == nil
 }
 
+// reserve is the ceiling of a segment that goes on after a number.
+func reserve(number, block uint64) uint64 { return max(number, min(number+block, maxNumber)) }
+
 // journal is the committer's end of the log.
 type journal struct {
 	fs      vfs.FS
