@@ -216,7 +216,7 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 	bufs = append(bufs, last)
 	err = j.write(bufs, size+int64(len(last)), length)
 	if err != nil && !errors.Is(err, errUnknown) {
-		return s.undoWrite(err, off+int64(len(last)))
+		return s.undoWrite(err)
 	}
 	if err == nil {
 		err = j.flush()
@@ -231,25 +231,17 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 	return nil
 }
 
-// undoWrite takes a half-written group away, so that its remains are never read as
-// lines. When that cannot be done either, nothing more is written until a restart.
-func (s *dirStore) undoWrite(cause error, end int64) error {
-	j := &s.journal
-	err := clearRange(j.current.file, j.off, end)
-	if noRoom(err) { // a death between the two would look like a cut: only where zeros have no room
-		j.filled = j.off
-		if err = j.current.file.Truncate(j.off); err == nil {
-			err = j.current.file.Truncate(j.length)
-		}
+// undoWrite takes a half-written group away. Where not even zeros have room, one that is not
+// whole may stay until they have: a torn group is read by nobody. Otherwise nothing more is
+// written until a restart.
+func (s *dirStore) undoWrite(cause error) error {
+	err := s.journal.wipe()
+	if err == nil || noRoom(err) && !s.journal.whole {
+		return cause
 	}
-	if err == nil {
-		err = j.current.file.Sync()
-	}
-	if err != nil {
-		// The group may be there whole: what it names has to stay.
-		cause = errors.Join(errUnknown, cause, err)
-		s.poison(cause)
-	}
+	// The group may be there whole: what it names has to stay.
+	cause = errors.Join(errUnknown, cause, err)
+	s.poison(cause)
 	return cause
 }
 
@@ -273,7 +265,7 @@ func (s *dirStore) makeRoom(t *tx, size int64) error {
 		return err
 	}
 	first := record{Type: recSegment, Version: formatVersion, Store: s.storeID}
-	if err := j.open(max(t.sequence, s.sequence, j.ceiling)+s.opts.SequenceBlock, first); err != nil {
+	if err := j.open(reserve(max(t.sequence, s.sequence, j.ceiling), s.opts.SequenceBlock), first); err != nil {
 		if errors.Is(err, errNames) {
 			s.poison(err)
 		}

@@ -118,6 +118,7 @@ func (s *dirStore) newest() (at time.Time) {
 func mendFormat(fsys vfs.FS, opts Options) ([]Problem, error) {
 	s := &dirStore{opts: opts.withDefaults(), fs: fsys, damaged: map[checkpoint.ID]Problem{}, damagedSums: map[checkpoint.ID][]byte{}}
 	if err := s.takeLock(); err != nil {
+		_ = s.unlock() // nothing was written
 		return nil, err
 	}
 	var problems []Problem
@@ -130,7 +131,7 @@ func mendFormat(fsys vfs.FS, opts Options) ([]Problem, error) {
 		}
 		problems = s.problems
 	}
-	if err = errors.Join(err, s.lock.Close()); err != nil {
+	if err = errors.Join(err, s.unlock()); err != nil {
 		return nil, s.storageError("mending FORMAT", err)
 	}
 	return problems, nil
@@ -184,7 +185,7 @@ func (r readOnly) Open(path string, flag int) (vfs.File, error) {
 	return r.FS.Open(path, flag)
 }
 
-// Lock makes no file: where LOCK is not there, no daemon holds it either.
+// Lock makes no file: where LOCK is not there, the lock on the directory says it all.
 func (r readOnly) Lock(path string) (vfs.File, error) {
 	if _, err := r.FS.Lstat(path); errors.Is(err, syscall.ENOENT) {
 		return noLock{}, nil

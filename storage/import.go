@@ -14,8 +14,6 @@ import (
 	"github.com/forge-cpd/forge-cpd/storage/internal/blob"
 )
 
-const maxImportedNumber = 1<<53 - 1
-
 // incoming is one checkpoint of a page, checked as far as it can be by itself.
 type incoming struct {
 	draft *draft
@@ -101,7 +99,7 @@ func (im *importer) read(page []byte) error {
 	if frame.Checkpoints == nil {
 		return checkpoint.Invalid("data.checkpoints", "an array of checkpoints is due")
 	}
-	im.global = min(frame.Global, maxImportedNumber)
+	im.global = min(frame.Global, maxNumber)
 	if frame.Format == nil {
 		for _, raw := range frame.Checkpoints {
 			im.take(raw, seedCheckpoint)
@@ -137,7 +135,7 @@ func (im *importer) read(page []byte) error {
 
 func (im *importer) take(raw []byte, parse func([]byte) (incoming, error)) {
 	in, err := parse(raw)
-	if err == nil && in.draft.sequence > maxImportedNumber {
+	if err == nil && in.draft.sequence > maxNumber {
 		err = fmt.Errorf("number %d is over 2^53-1", in.draft.sequence)
 	}
 	if err != nil {
@@ -221,8 +219,9 @@ func (im *importer) apply(t *tx) error {
 		}
 	}
 	restore := map[checkpoint.ID]record{}
+	room := im.global+uint64(len(im.list)) <= maxNumber
 	for i := range im.list { // a new number must not be one that a later entry brings
-		if t.sequence = max(t.sequence, im.list[i].draft.sequence); im.taken(t, im.list[i].draft.sequence) {
+		if t.sequence = max(t.sequence, im.list[i].draft.sequence); im.taken(t, im.list[i].draft.sequence) && room {
 			t.sequence = max(t.sequence, im.global)
 		}
 	}
@@ -264,8 +263,15 @@ func (im *importer) add(t *tx, in *incoming, restore map[checkpoint.ID]record) e
 		im.result.Rejected = append(im.result.Rejected, Rejected{d.id.String(), "its id belongs to a checkpoint of another session"})
 		return nil
 	}
-	made := t.session(d.session) == nil
-	if made {
+	number, taken := d.sequence, im.taken(t, d.sequence)
+	if taken {
+		var err error
+		if number, err = t.next(); err != nil {
+			im.result.Rejected = append(im.result.Rejected, Rejected{d.id.String(), err.Error()})
+			return nil
+		}
+	}
+	if t.session(d.session) == nil {
 		v := checkpoint.Session{ID: d.session, Name: "imported", OwnerUID: im.owner, Status: checkpoint.Active, CreatedAt: d.at, UpdatedAt: d.at}
 		if err := t.addSession(&sessionMeta{Session: v}, d.at); err != nil {
 			return err
@@ -273,14 +279,13 @@ func (im *importer) add(t *tx, in *incoming, restore map[checkpoint.ID]record) e
 		t.sessions[d.session].grown = true
 	}
 	v := t.session(d.session)
-	if im.taken(t, d.sequence) {
+	if taken {
 		in.again.Context.ImportedSequence = d.sequence
 		fresh, err := newDraft(in.again)
 		if err != nil {
 			return err
 		}
-		t.sequence++
-		fresh.number(t.sequence, d.at, in.parent)
+		fresh.number(number, d.at, in.parent)
 		fresh.files = d.files
 		d = fresh
 		im.result.Renumbered++

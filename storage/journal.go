@@ -73,6 +73,9 @@ func parseSegmentName(name string) (number, ceiling uint64, ext string, ok bool)
 	return number, ceiling, ext, n == 1 && m == 1 && err1 == nil && err2 == nil
 }
 
+// reserve is the ceiling of a segment that goes on after a number.
+func reserve(number, block uint64) uint64 { return max(number, min(number+block, maxNumber)) }
+
 // journal is the committer's end of the log.
 type journal struct {
 	fs      vfs.FS
@@ -89,6 +92,8 @@ type journal struct {
 	pairs   map[[2]uint64]string // their extensions when the store was opened
 	filled  int64                // zeros are written up to here
 	length  int64                // of the file, at least
+	soiled  int64                // what a group that failed has left reaches up to here
+	whole   bool                 // and all of it may be there
 	litter  []string             // of a segment that did not come about; it bears the next one's number
 	cut     *segmentRead         // the newest, found without its end on a medium that took no writes
 }
@@ -118,6 +123,9 @@ func (j *journal) reach(size int64) int64 {
 
 // write puts a group at off. When no zeros were written yet up to length, they follow it.
 func (j *journal) write(bufs [][]byte, size, length int64) error {
+	if err := j.wipe(); err != nil {
+		return err
+	}
 	end := j.off + size
 	if n := length - end; length > j.filled && n > 0 {
 		// The length first, and durable: a group may be whole on the disk, after a kill or a power
@@ -132,7 +140,7 @@ func (j *journal) write(bufs [][]byte, size, length int64) error {
 		for ; n > 0; n -= min(n, mostFill) {
 			all = append(all, zeros[:min(n, mostFill)])
 		}
-		switch _, err := j.current.file.WriteAt(j.off, all...); {
+		switch err := j.put(all, size); {
 		case err == nil:
 			j.filled = length
 			return nil
@@ -141,9 +149,43 @@ func (j *journal) write(bufs [][]byte, size, length int64) error {
 		}
 		// There may be room for the group alone; the hole after it takes none.
 	}
-	_, err := j.current.file.WriteAt(j.off, bufs...)
+	if err := j.put(bufs, size); err != nil {
+		return err
+	}
 	j.filled = max(j.filled, end)
+	return nil
+}
+
+// put writes at off, and remembers what it left of size bytes when it failed: on a full disk
+// as many as it says, or else all may be there.
+func (j *journal) put(bufs [][]byte, size int64) error {
+	n, err := j.current.file.WriteAt(j.off, bufs...)
+	switch {
+	case err == nil:
+		j.soiled, j.whole = 0, false
+	case noRoom(err) && int64(n) < size:
+		j.soiled = max(j.soiled, j.off+int64(n))
+	default:
+		j.soiled, j.whole = j.off+size, true
+	}
 	return err
+}
+
+// wipe takes away what a group that failed has left, so that nothing of it is ever read
+// behind what comes. The file gets no shorter: one that is would look like a cut.
+func (j *journal) wipe() error {
+	if j.soiled <= j.off {
+		return nil
+	}
+	j.filled = j.off
+	if err := clearRange(j.current.file, j.off, j.soiled); err != nil {
+		return err
+	}
+	if err := j.current.file.Sync(); err != nil {
+		return errors.Join(errUnknown, err)
+	}
+	j.soiled, j.whole = 0, false
+	return nil
 }
 
 // flush makes what was written durable. When it fails nobody knows what is.
@@ -210,7 +252,8 @@ func (j *journal) open(ceiling uint64, first record) error {
 	}
 	j.path, g.end = path, int64(len(b))
 	j.current, j.off, j.last, j.number, j.ceiling = g, int64(len(b)), sum, number, ceiling
-	j.filled, j.length = j.off, first.Bytes
+	j.filled, j.length, j.soiled = j.off, first.Bytes, 0
+	j.whole = false
 	j.unmark(number, ceiling)
 	return nil
 }
@@ -276,6 +319,9 @@ func (j *journal) finish() error {
 	g := j.current
 	if g == nil {
 		return nil
+	}
+	if err := j.wipe(); err != nil {
+		return err
 	}
 	b, sum, err := encodeRecord(record{Type: recEnd, Segment: g.number, Previous: j.last})
 	if err != nil {

@@ -36,23 +36,24 @@ func lockHolder(b []byte) (pid int, ok bool) {
 }
 
 // takeLock takes the store for this process, and looks at what LOCK holds before it is
-// written over.
-func (s *dirStore) takeLock() error {
+// written over. The directory is locked too, and first: LOCK can be removed under a daemon,
+// and the next one would make another.
+func (s *dirStore) takeLock() (err error) {
+	if s.root, err = s.fs.Lock("."); err != nil {
+		switch {
+		case errors.Is(err, syscall.EWOULDBLOCK):
+			return s.heldByOther()
+		case !s.opts.AllowNetworkFS: // NFS locks no directory; there LOCK has to do
+			return s.storageError("locking the data directory", err)
+		}
+		s.root = nil
+	}
 	_, missing := s.fs.Lstat("LOCK")
 	_, unmade := s.fs.Lstat("FORMAT")
 	f, err := s.fs.Lock("LOCK")
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK):
-		holder := ""
-		if b, err := s.readAll("LOCK"); err == nil {
-			if pid, _ := lockHolder(b); pid > 0 {
-				holder = fmt.Sprintf(" (process %d)", pid)
-			}
-		}
-		return &checkpoint.Error{
-			Kind: checkpoint.KindInvalidState, Err: ErrLocked, Retry: true,
-			Message: fmt.Sprintf("another daemon%s holds the store %s; stop it first, or use it", holder, s.opts.Dir),
-		}
+		return s.heldByOther()
 	case strange(err):
 		// Putting it away could part two daemons that both hold the store.
 		return checkpoint.Errorf(checkpoint.KindCorrupt, "LOCK is no file: make sure that no daemon runs, then remove it")
@@ -68,6 +69,22 @@ func (s *dirStore) takeLock() error {
 		}
 	}
 	return nil
+}
+
+func (s *dirStore) heldByOther() error {
+	holder := ""
+	switch b, err := s.readAll("LOCK"); {
+	case errors.Is(err, syscall.ENOENT):
+		holder = ", whose LOCK was removed,"
+	case err == nil:
+		if pid, _ := lockHolder(b); pid > 0 {
+			holder = fmt.Sprintf(" (process %d)", pid)
+		}
+	}
+	return &checkpoint.Error{
+		Kind: checkpoint.KindInvalidState, Err: ErrLocked, Retry: true,
+		Message: fmt.Sprintf("another daemon%s holds the store %s; stop it first, or use it", holder, s.opts.Dir),
+	}
 }
 
 // signLock writes who holds the store. A lock holds without it: on a medium that cannot be
@@ -102,7 +119,10 @@ func (s *dirStore) noteLock() error {
 }
 
 // unlock leaves LOCK empty: what is in it the next time was put there by somebody else.
-func (s *dirStore) unlock() error {
+func (s *dirStore) unlock() (err error) {
+	if s.root != nil {
+		defer func() { err = errors.Join(err, s.root.Close()) }()
+	}
 	if s.lock == nil {
 		return nil
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs/vfstest"
 )
 
 // LOCK holds nothing that could be lost, and still no byte of the store changes unseen
@@ -74,5 +76,62 @@ func TestValidateAllNamesAChangedLock(t *testing.T) {
 		if err != nil || len(r.Problems) != 1 || r.Problems[0].Path != "LOCK" {
 			t.Errorf("%+v, %v", r.Problems, err)
 		}
+	}
+}
+
+// LOCK may be removed, or replaced, under a daemon: the store is still held.
+func TestTheStoreIsHeldWithoutLOCK(t *testing.T) {
+	dir := t.TempDir()
+	onDisk := storage.Options{Dir: dir}
+	inMemory := storage.Options{FS: vfs.NewMem()}
+	for name, c := range map[string]struct {
+		o      storage.Options
+		remove func() error
+		make   func() error
+	}{
+		"on disk": {
+			onDisk, func() error { return os.Remove(filepath.Join(dir, "LOCK")) },
+			func() error { return os.WriteFile(filepath.Join(dir, "LOCK"), nil, 0o600) },
+		},
+		"in memory": {
+			inMemory, func() error { return inMemory.FS.Remove("LOCK") },
+			func() error { vfstest.WriteFile(inMemory.FS.(*vfs.Mem), "LOCK", nil); return nil },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := storage.Open(t.Context(), c.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			refused := func(why string) {
+				t.Helper()
+				_, opened := storage.Open(t.Context(), c.o)
+				_, looked := storage.Fsck(t.Context(), c.o, false)
+				_, mended := storage.Fsck(t.Context(), c.o, true)
+				for _, err := range []error{opened, looked, mended} {
+					if !errors.Is(err, storage.ErrLocked) || !strings.Contains(err.Error(), why) {
+						t.Errorf("not %q: %v", why, err)
+					}
+				}
+			}
+			if err := c.remove(); err != nil {
+				t.Fatal(err)
+			}
+			refused("whose LOCK was removed")
+			if err := c.make(); err != nil {
+				t.Fatal(err)
+			}
+			refused("another daemon holds")
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			again, err := storage.Open(t.Context(), c.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := again.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }

@@ -182,7 +182,7 @@ func (s *dirStore) writeAgain(path string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// closeCut does so when the medium takes writes again. By then all of it may be published.
+// closeCut does so when the medium takes writes again, or has room. By then all of it may be published.
 func (s *dirStore) closeCut() error {
 	j := &s.journal
 	if j.cut == nil {
@@ -288,7 +288,7 @@ func (s *dirStore) retireRead(reads []*segmentRead) error {
 	for i, r := range reads {
 		if i == len(reads)-1 {
 			switch err := s.closeSegment(r, r.seg); {
-			case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EBADF):
+			case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EBADF), noRoom(err):
 				s.journal.cut = r
 				path, data := r.seg.path, r.data[:r.end:r.end]
 				s.unflushed = func() error { return s.writeAgain(path, data) }

@@ -31,6 +31,7 @@ var ErrLocked = errors.New("another daemon holds the store")
 type dirStore struct {
 	opts  Options
 	fs    vfs.FS
+	root  vfs.File // the data directory, locked
 	lock  vfs.File
 	blobs *blob.Store
 

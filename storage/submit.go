@@ -142,8 +142,11 @@ func (t *tx) create(d *draft, expected *checkpoint.ID, large string) (checkpoint
 			return checkpoint.Receipt{}, e
 		}
 	}
-	t.sequence++
-	d.number(t.sequence, t.now(), v.head)
+	number, err := t.next()
+	if err != nil {
+		return checkpoint.Receipt{}, err
+	}
+	d.number(number, t.now(), v.head)
 	if err := t.addCheckpoint(d, large); err != nil {
 		return checkpoint.Receipt{}, err
 	}

@@ -50,6 +50,19 @@ func (t *tx) now() time.Time {
 	return time.Unix(0, t.at).UTC()
 }
 
+// maxNumber is the highest number there is: what reads JSON into doubles holds no higher one.
+const maxNumber = 1<<53 - 1
+
+// next gives the next number, unless an import or a damaged name has used up all of them.
+func (t *tx) next() (uint64, error) {
+	if t.sequence >= maxNumber {
+		return 0, checkpoint.Errorf(checkpoint.KindInvalidState,
+			"there is no number left after %d: delete what was imported with such high numbers, export the rest and import it into a new data directory", t.sequence)
+	}
+	t.sequence++
+	return t.sequence, nil
+}
+
 func (t *tx) session(id checkpoint.ID) *txSession {
 	if v, ok := t.sessions[id]; ok {
 		if v.gone {

@@ -289,9 +289,13 @@ func (m *Mem) SyncDir(path string) error {
 // SyncFS does nothing.
 func (m *Mem) SyncFS() error { return nil }
 
-// Lock makes the file if need be and takes an exclusive lock: EWOULDBLOCK when it is taken.
+// Lock takes an exclusive lock: EWOULDBLOCK when it is taken.
 func (m *Mem) Lock(path string) (File, error) {
-	f, err := m.Open(path, os.O_RDWR|os.O_CREATE)
+	flag := os.O_RDWR | os.O_CREATE
+	if path == "." {
+		flag = os.O_RDONLY
+	}
+	f, err := m.Open(path, flag)
 	if err != nil {
 		return nil, err
 	}

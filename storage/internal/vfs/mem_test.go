@@ -193,6 +193,16 @@ func TestMemCloneAndLock(t *testing.T) {
 	if _, err := m.Lock("LOCK"); !errors.Is(err, syscall.EWOULDBLOCK) {
 		t.Fatal(err)
 	}
+	root, err := m.Lock(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Lock("."); !errors.Is(err, syscall.EWOULDBLOCK) {
+		t.Fatal(err)
+	}
+	if err := root.Close(); err != nil {
+		t.Fatal(err)
+	}
 	c := m.Clone()
 	write(t, m, "f", "after!")
 	write(t, c, "g", "only there")

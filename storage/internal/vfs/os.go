@@ -169,7 +169,11 @@ func (o *osFS) SyncFS() error {
 }
 
 func (o *osFS) Lock(path string) (File, error) {
-	f, err := o.Open(path, os.O_RDWR|os.O_CREATE)
+	flag := os.O_RDWR | os.O_CREATE
+	if path == "." {
+		flag = os.O_RDONLY
+	}
+	f, err := o.Open(path, flag)
 	if errors.Is(err, unix.EROFS) {
 		f, err = o.Open(path, os.O_RDONLY) // a flock needs no right to write
 	}

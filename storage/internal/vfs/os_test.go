@@ -86,21 +86,23 @@ func TestOSLockIsExclusive(t *testing.T) {
 	}
 	defer a.Close()
 	defer b.Close()
-	held, err := a.Lock("LOCK")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.Lock("LOCK"); !errors.Is(err, syscall.EWOULDBLOCK) {
-		t.Fatalf("second lock: %v", err)
-	}
-	if err := held.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := b.Lock("LOCK")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := again.Close(); err != nil {
-		t.Fatal(err)
+	for _, path := range []string{"LOCK", "."} {
+		held, err := a.Lock(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Lock(path); !errors.Is(err, syscall.EWOULDBLOCK) {
+			t.Fatalf("second lock of %s: %v", path, err)
+		}
+		if err := held.Close(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := b.Lock(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

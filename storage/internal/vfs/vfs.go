@@ -31,7 +31,8 @@ type FS interface {
 	SyncDir(path string) error
 	// SyncFS flushes the whole file system.
 	SyncFS() error
-	// Lock takes an exclusive flock without waiting, for the life of the returned file.
+	// Lock takes an exclusive flock without waiting, for the life of the returned file. It
+	// makes the file if need be; "." is the root itself.
 	Lock(path string) (File, error)
 	// Statfs tells free space and the kind of file system.
 	Statfs() (FSInfo, error)
