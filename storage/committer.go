@@ -165,7 +165,7 @@ func (s *dirStore) commit(batch []*op) {
 // would make room, those are tried again by themselves, with the reserve let go.
 func (s *dirStore) fail(batch []*op, results []error, err error) {
 	var freeing []*op
-	retry := noRoom(err) && s.releaseReserve()
+	retry := noRoom(err) && (s.dropSpares() || s.releaseReserve())
 	for i, o := range batch {
 		switch {
 		case results[i] != nil:
@@ -225,7 +225,7 @@ func (s *dirStore) write(t *tx, batch []*op) error {
 		s.poison(err)
 		return err
 	}
-	j.off, j.last, j.length = off+int64(len(last)), sum, length
+	j.off, j.last = off+int64(len(last)), sum
 	j.group++
 	s.publish(t, off+int64(len(last)))
 	return nil
@@ -265,7 +265,7 @@ func (s *dirStore) makeRoom(t *tx, size int64) error {
 		return err
 	}
 	first := record{Type: recSegment, Version: formatVersion, Store: s.storeID}
-	if err := j.open(reserve(max(t.sequence, s.sequence, j.ceiling), s.opts.SequenceBlock), first); err != nil {
+	if err := j.open(reserve(max(t.sequence, s.sequence, j.ceiling), s.opts.SequenceBlock), first, s.takeSpare()); err != nil {
 		if errors.Is(err, errNames) {
 			s.poison(err)
 		}

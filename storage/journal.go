@@ -99,50 +99,54 @@ type journal struct {
 }
 
 // A flush of bytes that were there as zeros is one write to the disk; one that moves the
-// end of the file is two. So small groups find zeros ahead of them, some more each time, so
-// that a small store stays small. A large group pays for its own end: zeros would double it.
+// end of the file is two. So the file is made longer in steps, and small groups find zeros
+// ahead of them: more each time, so that a small store stays small. A large group pays for
+// its own blocks: zeros would double it.
 const (
 	leastFill  = 64 << 10
 	mostFill   = 1 << 20
+	mostAhead  = 4 << 20
 	largeGroup = 128 << 10
 )
 
 var zeros [mostFill]byte
+
+// ahead is how much comes behind end, at most so much.
+func ahead(end, most int64) int64 { return min(max(end, leastFill), most) }
 
 // reach says how long the file is with a group of size bytes, its commit line apart. The
 // commit line says it too: a file that is shorter was cut.
 func (j *journal) reach(size int64) int64 {
 	const commitLine = 512 // is shorter than this
 	end := j.off + size + commitLine
-	ahead := int64(0)
-	if end > j.filled && size < largeGroup {
-		ahead = max(0, min(min(max(end, leastFill), mostFill), j.opts.SegmentBytes-end))
+	if end <= j.length {
+		return j.length
 	}
-	return max(j.length, end+ahead)
+	return max(end, min(end+ahead(end, mostAhead), j.opts.SegmentBytes))
 }
 
-// write puts a group at off. When no zeros were written yet up to length, they follow it.
+// write puts a group at off, in a file of at least this length. A small one that comes to
+// where no zeros are takes some along.
 func (j *journal) write(bufs [][]byte, size, length int64) error {
 	if err := j.wipe(); err != nil {
 		return err
 	}
-	end := j.off + size
-	if n := length - end; length > j.filled && n > 0 {
-		// The length first, and durable: a group may be whole on the disk, after a kill or a power
-		// cut in the write below, when neither its zeros nor a longer file are.
+	if length > j.length {
+		// Durable before the group: that may be whole on the disk, after a kill or a power cut
+		// in the write below, when a longer file is not.
 		if err := j.current.file.Truncate(length); err != nil {
 			return err
 		}
 		if err := j.flush(); err != nil {
 			return err
 		}
-		all := bufs[:len(bufs):len(bufs)]
-		for ; n > 0; n -= min(n, mostFill) {
-			all = append(all, zeros[:min(n, mostFill)])
-		}
-		switch err := j.put(all, size); {
+		j.length = length
+	}
+	end := j.off + size
+	if n := min(ahead(end, mostFill), length-end); end > j.filled && size < largeGroup && n > 0 {
+		switch err := j.put(append(bufs[:len(bufs):len(bufs)], zeros[:n]), size); {
 		case err == nil:
-			j.filled = length
+			j.filled = end + n
 			return nil
 		case !noRoom(err):
 			return err
@@ -209,17 +213,13 @@ func clearRange(f vfs.File, off, end int64) error {
 }
 
 // open starts a new segment whose numbers end at ceiling. The chain goes on in its first line.
-func (j *journal) open(ceiling uint64, first record) error {
+func (j *journal) open(ceiling uint64, first record, spare string) error {
 	number := j.number + 1
 	path := "journal/" + segmentName(number, ceiling)
 	if err := j.clean(); err != nil {
 		return err
 	}
-	file, err := j.fs.Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
-	if err != nil {
-		return err
-	}
-	g := &segment{number: number, ceiling: ceiling, path: path, file: file}
+	g := &segment{number: number, ceiling: ceiling, path: path}
 	fail := func(err error) error {
 		if errors.Is(err, errNames) { // in whatever way it is there, the next start takes it so
 			return errors.Join(err, g.close())
@@ -230,18 +230,20 @@ func (j *journal) open(ceiling uint64, first record) error {
 		return errors.Join(err, g.close(), j.clean())
 	}
 	first.Segment, first.Previous, first.Group, first.File = number, j.last, j.group, j.path
-	first.Bytes = min(leastFill, max(j.opts.SegmentBytes, 1024))
-	b, sum, err := encodeRecord(first)
+	file, n, sum, err := j.reuse(spare, path, &first)
 	if err != nil {
 		return fail(err)
 	}
-	if _, err := file.WriteAt(0, b); err != nil {
-		return fail(err)
+	filled := first.Bytes
+	if file == nil {
+		first.Bytes = min(leastFill, max(j.opts.SegmentBytes, 1024))
+		if file, err = j.fs.Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL); err != nil {
+			return err
+		}
+		n, sum, err = j.begin(file, &first)
+		filled = n
 	}
-	if err := file.Truncate(first.Bytes); err != nil {
-		return fail(err)
-	}
-	if err := file.Sync(); err != nil {
+	if g.file = file; err != nil {
 		return fail(err)
 	}
 	if err := j.flushNames(); err != nil { // its name before the markers'
@@ -250,12 +252,27 @@ func (j *journal) open(ceiling uint64, first record) error {
 	if err := j.mark(number, ceiling); err != nil {
 		return fail(err)
 	}
-	j.path, g.end = path, int64(len(b))
-	j.current, j.off, j.last, j.number, j.ceiling = g, int64(len(b)), sum, number, ceiling
-	j.filled, j.length, j.soiled = j.off, first.Bytes, 0
+	j.path, g.end = path, n
+	j.current, j.off, j.last, j.number, j.ceiling = g, n, sum, number, ceiling
+	j.filled, j.length, j.soiled = filled, first.Bytes, 0
 	j.whole = false
 	j.unmark(number, ceiling)
 	return nil
+}
+
+// begin writes a segment's first line and flushes the file.
+func (j *journal) begin(file vfs.File, first *record) (n int64, sum string, err error) {
+	b, sum, err := encodeRecord(*first)
+	if err != nil {
+		return 0, "", err
+	}
+	if _, err := file.WriteAt(0, b); err != nil {
+		return 0, "", err
+	}
+	if err := file.Truncate(first.Bytes); err != nil {
+		return 0, "", err
+	}
+	return int64(len(b)), sum, file.Sync()
 }
 
 // clean removes what did not come about, in the order of litter. Two files of one number

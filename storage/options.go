@@ -25,6 +25,9 @@ type Options struct {
 	// SegmentBytes is the size of a journal segment, 16 MiB: large enough that changing
 	// segments is rare, small enough to read whole at start.
 	SegmentBytes int64
+	// SpareSegments stay to be written again, 8; negative: none. They go when the store is
+	// closed, and when room is short.
+	SpareSegments int
 	// SequenceBlock is how many numbers a segment reserves, 65,536: a crash skips at most that many.
 	SequenceBlock uint64
 	// LargeBytes is the state size from which a checkpoint goes to its own file at once, 256 KiB.
@@ -59,6 +62,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	def(&o.SegmentBytes, 16<<20)
+	def(&o.SpareSegments, 8)
 	def(&o.SequenceBlock, 65536)
 	def(&o.LargeBytes, 256<<10)
 	def(&o.BacklogBytes, 256<<20)

@@ -347,10 +347,7 @@ func (s *dirStore) retire() error {
 		if err := g.close(); err != nil {
 			return err
 		}
-		if err := ignoreMissing(s.fs.Remove(g.path)); err != nil {
-			return err
-		}
-		if err := s.fs.SyncDir("journal"); err != nil {
+		if err := s.retireFile(g); err != nil {
 			return err
 		}
 		s.qmu.Lock()

@@ -12,7 +12,7 @@ import (
 // what deletions give back, or with a smaller round, after which a segment may go. It says
 // whether to try again at once.
 func (s *dirStore) findRoom() (bool, error) {
-	if s.releaseReserve() {
+	if s.dropSpares() || s.releaseReserve() {
 		return true, nil
 	}
 	removed, err := s.publishDeletions()

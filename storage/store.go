@@ -98,6 +98,9 @@ type dirStore struct {
 	publishErr error
 	reserved   bool
 
+	spareMu sync.Mutex // guards what follows; it comes after all others
+	spares  []string   // paths of segments' files that are zeros now
+
 	importMu sync.Mutex // guards what follows
 	parts    parts
 	held     map[blob.Sum]func()
@@ -214,6 +217,7 @@ func (s *dirStore) storageError(doing string, err error) error {
 	case errors.Is(err, errUnknown):
 		advice = "whether it was kept is unknown: the store is read-only until the daemon is restarted"
 	case noRoom(err):
+		s.dropSpares()
 		out.Retry, advice = true, "the disk is full: make room"
 	case errors.Is(err, syscall.EROFS):
 		out.Retry, advice = true, "the file system is mounted read-only"
@@ -316,6 +320,7 @@ func (s *dirStore) shutDown() error {
 	close(s.stop)
 	s.workers.Wait()
 	s.awaitCommitter()
+	s.dropSpares()
 	s.qmu.Lock()
 	left := s.committed - s.published
 	s.qmu.Unlock()
@@ -379,6 +384,6 @@ func (s *dirStore) release() error {
 
 // OpenMemory opens an empty store that lives in memory: the same code on another disk.
 func OpenMemory(ctx context.Context, opts Options) (Store, error) {
-	opts.FS = vfs.NewMem()
+	opts.FS, opts.SpareSegments = vfs.NewMem(), -1
 	return Open(ctx, opts)
 }
