@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -85,7 +86,7 @@ func (p *pendingStates) put(id checkpoint.ID, state []byte) (uint64, error) {
 	}
 	old := p.clear(e)
 	e.revision++
-	e.present, e.state, e.file = true, state, file
+	e.present, e.state, e.file = true, bytes.Clone(state), file // of a message, whose buffer may be larger
 	rev := e.revision
 	p.mu.Unlock()
 	return rev, remove(old)

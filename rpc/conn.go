@@ -178,6 +178,7 @@ func (c *conn) serve(jc *jsonrpc2.Conn, r *request, m *method, params any, o *op
 	if err == nil {
 		result, err = c.call(ctx, m, params)
 	}
+	r.frame.reuse = m.transient && err == nil && r.batch == nil
 	c.order.finish(o, func() {
 		c.finish(jc, r, m, result, err)
 		if exit != nil {

@@ -38,6 +38,11 @@ func borrowSmall() []byte { return buffers[1].Get().(*[smallFrame]byte)[:] }
 
 // giveBack takes a buffer that nothing refers to any more.
 func giveBack(b []byte) {
+	if poison {
+		for i := range b {
+			b[i] = 0xff // who still reads it is to notice
+		}
+	}
 	switch len(b) {
 	case firstBuffer:
 		buffers[0].Put((*[firstBuffer]byte)(b))
@@ -61,6 +66,7 @@ type frames struct {
 	discard int64 // bytes of an over-long LSP frame still to pass over
 	toLine  bool  // passing over an over-long line
 	eof     error
+	taken   []byte // the buffer that the frame cut last has to itself, nil for none
 
 	first    func(fd uintptr) bool // readFirst, and what it found
 	firstN   int
@@ -245,14 +251,14 @@ func (f *frames) headerLine() (string, error) {
 	}
 }
 
-// cut takes what is there before end out as a frame and goes on at next. It is copied, once,
-// so that the buffers are those of the next frame.
+// cut takes what is there before end out as a frame and goes on at next. A frame that has a
+// buffer to itself takes it along; others are copied, once.
 func (f *frames) cut(end, next int) ([]byte, share) {
 	var frame []byte
 	var s share
-	if f.held == 0 {
-		frame = append(frame, f.buf[f.r:end]...)
-	} else {
+	f.taken = nil
+	switch {
+	case f.held > 0:
 		frame = make([]byte, 0, f.held+end-f.r)
 		for i, p := range f.parts {
 			if frame = append(frame, p...); i%16 == 15 {
@@ -262,6 +268,11 @@ func (f *frames) cut(end, next int) ([]byte, share) {
 		frame = append(frame, f.buf[f.r:end]...)
 		s, f.share = f.share, share{}
 		f.dropParts()
+	case f.r == 0 && next == f.w && end > len(f.buf)/4:
+		frame, f.taken = f.buf[:end:end], f.buf
+		f.buf, next, f.w = nil, 0, 0
+	default:
+		frame = append(frame, f.buf[f.r:end]...)
 	}
 	f.r = next
 	f.begun = time.Time{}

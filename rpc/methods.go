@@ -34,6 +34,7 @@ type method struct {
 	order         order
 	naming        naming
 	large         bool // its result can be large: see gate
+	transient     bool // nothing refers to the bytes of its params once it has succeeded
 	params        reflect.Type
 	result        reflect.Type
 	fields        *fields
@@ -60,6 +61,11 @@ func big(m *method) *method {
 	return m
 }
 
+func transient(m *method) *method {
+	m.transient = true
+	return m
+}
+
 // methods are all but rpc.discover, in the order of the contract.
 var methods = []*method{
 	plain("daemon.info", free, Service.Info, "Who answers: name, version, API, process, paths."),
@@ -80,7 +86,7 @@ var methods = []*method{
 	row("session.attach", change, bySession, Service.SessionAttach, "Makes this connection the session's agent; with provides_state it is asked state.capture when a trigger fires."),
 	row("session.detach", change, bySession, Service.SessionDetach, "Takes session.attach back."),
 
-	row("checkpoint.create", change, bySession, Service.CheckpointCreate, "Keeps a state. It is on stable storage when the reply comes."),
+	transient(row("checkpoint.create", change, bySession, Service.CheckpointCreate, "Keeps a state. It is on stable storage when the reply comes.")),
 	big(row("checkpoint.get", read, byCheckpoint, Service.CheckpointGet, "One checkpoint, verified, with its annotations.")),
 	big(row("checkpoint.file", read, byCheckpoint, Service.CheckpointFile, "One file of a checkpoint's context.files, verified.")),
 	big(row("checkpoint.latest", read, bySession, Service.CheckpointLatest, "The session's newest checkpoint, or null.")),

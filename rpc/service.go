@@ -13,6 +13,9 @@ import (
 // A handler that changes a session calls Admit(ctx) as soon as the order of its effect is
 // fixed, when that is before it returns; the next request for that session starts then.
 // On a connection's end the context is not cancelled: a change that was received is made.
+//
+// Raw params are parts of the message that was received. Once CheckpointCreate has returned
+// without an error its params are used for the next one: what is kept must be a copy.
 type Service interface {
 	Info(context.Context, NoParams) (*Info, error)
 	Health(context.Context, *HealthParams) (*Health, error)

@@ -37,16 +37,22 @@ type stream struct {
 	results  map[string][]byte // of our calls, until Call takes them
 }
 
-// frameShare is a frame's part of the budget, given back with its last request.
+// frameShare is a frame's part of the budget, given back with its last request. So is its
+// buffer, if it has one to itself, when reuse says that nothing refers to it any more.
 type frameShare struct {
 	b     *budget
 	share share
 	refs  atomic.Int32
+	buf   []byte
+	reuse bool // the request's handler
 }
 
 func (f *frameShare) release() {
 	if f.refs.Add(-1) == 0 {
 		f.b.give(&f.share)
+		if f.reuse {
+			giveBack(f.buf)
+		}
 	}
 }
 
@@ -91,9 +97,9 @@ func (s *stream) message() ([]byte, error) {
 	case err != nil:
 		return nil, err
 	}
-	s.frame = &frameShare{b: s.c.srv.budget, share: share}
+	s.frame = &frameShare{b: s.c.srv.budget, share: share, buf: s.frames.taken}
 	s.frame.refs.Store(1)
-	if len(frame) <= smallFrame && !s.c.srv.budget.take(&s.frame.share, int64(len(frame)), true, s.c.closed, s.c.srv.shed) {
+	if len(frame) <= smallFrame && !s.c.srv.budget.take(&s.frame.share, int64(max(len(frame), len(s.frame.buf))), true, s.c.closed, s.c.srv.shed) {
 		return nil, io.ErrUnexpectedEOF
 	}
 	s.came = time.Now()

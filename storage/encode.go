@@ -60,17 +60,9 @@ func newDraft(c *NewCheckpoint) (*draft, error) {
 		tags = []string{}
 	}
 	fill(&c.Context)
-	context, err := encode(&c.Context)
-	if err != nil {
-		return nil, checkpoint.Errorf(checkpoint.KindInvalidParams, "context: %w", err)
-	}
-	if d.message, err = encode(c.Message); err != nil {
-		return nil, checkpoint.Invalid("message", "%w", err)
-	}
-	if d.tags, err = encode(tags); err != nil {
-		return nil, checkpoint.Invalid("tags", "%w", err)
-	}
-	b := make([]byte, 0, 256+len(d.message)+len(d.tags)+len(c.Metadata)+len(context))
+	d.message = rawjson.AppendQuote(make([]byte, 0, len(c.Message)+16), c.Message)
+	d.tags = appendTags(nil, tags)
+	b := make([]byte, 0, 1024+len(d.message)+len(d.tags)+len(c.Metadata))
 	b = append(b, `{"id":"`...)
 	b = append(b, c.ID.String()...)
 	b = append(b, `","session_id":"`...)
@@ -87,8 +79,10 @@ func newDraft(c *NewCheckpoint) (*draft, error) {
 		b = append(b, `,"metadata":`...)
 		b = append(b, c.Metadata...)
 	}
-	b = append(b, `,"context":`...)
-	b = append(b, context...)
+	b, err := appendContext(append(b, `,"context":`...), &c.Context)
+	if err != nil {
+		return nil, checkpoint.Errorf(checkpoint.KindInvalidParams, "context: %w", err)
+	}
 	b = append(b, `,"state":`...)
 	d.head = b
 	d.mid = sha256.New()
