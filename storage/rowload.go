@@ -37,14 +37,19 @@ func (s *dirStore) readIndex() (*indexImage, error) {
 	default:
 		return x, err
 	}
+	x.parse(data, s.storeID)
+	return x, nil
+}
+
+// parse takes what is whole of the rows of this store.
+func (x *indexImage) parse(data []byte, store checkpoint.ID) {
 	n := rowSizes[rowStart]
-	if len(data) < n || string(data[:n]) != string(appendStart(nil, s.storeID)) {
-		return x, nil
+	if len(data) < n || string(data[:n]) != string(appendStart(nil, store)) {
+		return
 	}
 	x.data = data
 	x.scan(n)
 	x.used = make([]int, len(x.slots))
-	return x, nil
 }
 
 func (x *indexImage) scan(at int) {
