@@ -291,7 +291,7 @@ func (s *dirStore) publish(t *tx, size int64) {
 	for i := range t.entries {
 		s.apply(&t.entries[i])
 	}
-	s.lastAt = t.at
+	s.lastAt = max(s.lastAt, t.at)
 	s.sequence = t.sequence
 	changed := s.eventsChanged
 	if t.events > 0 {

@@ -37,7 +37,7 @@ func full(t *testing.T) bool {
 func small(fsys vfs.FS) storage.Options {
 	return storage.Options{
 		FS: fsys, SegmentBytes: 16 << 10, LargeBytes: 4 << 10, SequenceBlock: 64, ReserveBytes: 8 << 10,
-		GroupBytes: 32 << 10, PublishWorkers: 2,
+		GroupBytes: 32 << 10, PublishWorkers: 2, IndexSlack: 1,
 	}
 }
 

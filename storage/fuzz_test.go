@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"testing"
 
-	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs/vfstest"
 )
 
 // seeds are the files of a store that was killed, by what they are.
-func seeds(f *testing.F) (disk *vfs.Mem, journal, files, index [][]byte) {
+func seeds(f *testing.F) (journal, files [][]byte) {
 	f.Helper()
 	mem := vfs.NewMem()
 	s, err := Open(f.Context(), Options{FS: mem, SegmentBytes: 8 << 10, ReserveBytes: -1})
@@ -32,24 +31,24 @@ func seeds(f *testing.F) (disk *vfs.Mem, journal, files, index [][]byte) {
 		f.Fatal(err)
 	}
 	add(`{"dup":1,"dup":2}`)
-	disk = mem.Clone()
+	disk := mem.Clone()
 	if err := s.Close(); err != nil {
 		f.Fatal(err)
 	}
 	for _, dir := range []struct {
 		name string
 		list *[][]byte
-	}{{"journal", &journal}, {"sessions", &files}, {"index", &index}} {
+	}{{"journal", &journal}, {"sessions", &files}} {
 		for _, path := range vfstest.Files(disk, dir.name) {
 			*dir.list = append(*dir.list, bytes.TrimRight(vfstest.ReadFile(disk, path), "\x00"))
 		}
 	}
-	return disk, journal, files, index
+	return journal, files
 }
 
 // What the journal reader takes for a record carries its own right checksum.
 func FuzzJournal(f *testing.F) {
-	_, journal, _, _ := seeds(f)
+	journal, _ := seeds(f)
 	for _, b := range journal {
 		f.Add(b, true)
 		f.Add(b, false)
@@ -71,7 +70,7 @@ func FuzzJournal(f *testing.F) {
 
 // What the file reader takes is, byte for byte, what its checksum says.
 func FuzzFile(f *testing.F) {
-	_, _, files, _ := seeds(f)
+	_, files := seeds(f)
 	for _, b := range files {
 		for l := range bytes.Lines(b) {
 			f.Add(l)
@@ -92,40 +91,5 @@ func FuzzFile(f *testing.F) {
 			return
 		}
 		_, _ = parseRecord(b) // it must only not panic
-	})
-}
-
-// Whatever the cache holds, the store starts, and what it lists is what its files say.
-func FuzzIndex(f *testing.F) {
-	disk, _, _, index := seeds(f)
-	for _, b := range index {
-		f.Add(b)
-	}
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m := disk.Clone()
-		for _, path := range vfstest.Files(m, "index") {
-			vfstest.WriteFile(m, path, b)
-		}
-		s, err := Open(t.Context(), Options{FS: m, SegmentBytes: 8 << 10, ReserveBytes: -1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		page, err := s.List(t.Context(), Query{})
-		if err != nil || len(page.Summaries) != 2 {
-			t.Fatalf("%d of 2 are listed: %v", len(page.Summaries), err)
-		}
-		for _, raw := range page.Summaries {
-			var sum checkpoint.Summary
-			if err := json.Unmarshal(raw, &sum); err != nil {
-				t.Fatal(err)
-			}
-			if st, err := s.Get(t.Context(), sum.ID); err != nil || st.Summary.Checksum != sum.Checksum {
-				t.Fatalf("what is listed is not what is there: %v", err)
-			}
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
 	})
 }

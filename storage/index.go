@@ -25,6 +25,14 @@ type row struct {
 	flags    uint8
 }
 
+// sumSize is what its summary takes in the index.
+func (r *row) sumSize() int64 {
+	if r.sumLen == 0 {
+		return 0
+	}
+	return int64(r.sumLen) + int64(len(plainEnd))
+}
+
 const (
 	rowCorrupt = 1 << iota // its file is damaged or gone
 	rowFiles               // it names captured files

@@ -144,16 +144,19 @@ func (j *journal) write(bufs [][]byte, size, length int64) error {
 	}
 	end := j.off + size
 	if n := min(ahead(end, mostFill), length-end); end > j.filled && size < largeGroup && n > 0 {
-		switch err := j.put(append(bufs[:len(bufs):len(bufs)], zeros[:n]), size); {
+		switch wrote, err := j.put(append(bufs[:len(bufs):len(bufs)], zeros[:n]), size); {
 		case err == nil:
 			j.filled = end + n
+			return nil
+		case noRoom(err) && wrote >= size: // the hole after it takes no room
+			j.filled, j.soiled, j.whole = j.off+wrote, 0, false
 			return nil
 		case !noRoom(err):
 			return err
 		}
-		// There may be room for the group alone; the hole after it takes none.
+		// There may be room for the group alone.
 	}
-	if err := j.put(bufs, size); err != nil {
+	if _, err := j.put(bufs, size); err != nil {
 		return err
 	}
 	j.filled = max(j.filled, end)
@@ -162,7 +165,7 @@ func (j *journal) write(bufs [][]byte, size, length int64) error {
 
 // put writes at off, and remembers what it left of size bytes when it failed: on a full disk
 // as many as it says, or else all may be there.
-func (j *journal) put(bufs [][]byte, size int64) error {
+func (j *journal) put(bufs [][]byte, size int64) (int64, error) {
 	n, err := j.current.file.WriteAt(j.off, bufs...)
 	switch {
 	case err == nil:
@@ -172,7 +175,7 @@ func (j *journal) put(bufs [][]byte, size int64) error {
 	default:
 		j.soiled, j.whole = j.off+size, true
 	}
-	return err
+	return int64(n), err
 }
 
 // wipe takes away what a group that failed has left, so that nothing of it is ever read

@@ -46,6 +46,9 @@ type Options struct {
 	// ImportBytes bounds the contents of files that imports have begun and not ended, 256 MiB;
 	// a file that is larger cannot come in parts.
 	ImportBytes int64
+	// IndexSlack is how many bytes of index/ may be dead before it is written anew, if they are
+	// most of it, 1 MiB.
+	IndexSlack int64
 	// CloseWithin bounds how long Close publishes what is left; what is then in the journal
 	// stays there for the next Open. Zero: until all of it is published.
 	CloseWithin time.Duration
@@ -71,6 +74,7 @@ func (o Options) withDefaults() Options {
 	def(&o.ReserveBytes, 1<<20)
 	def(&o.PublishWorkers, 64)
 	def(&o.ImportBytes, 256<<20)
+	def(&o.IndexSlack, 1<<20)
 	def(&o.LoadWait, 10*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now

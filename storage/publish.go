@@ -45,6 +45,7 @@ func (s *dirStore) publishLoop() {
 		if s.sweepDue.Load() >= sweepAfter {
 			s.sweepFiles(context.Background())
 		}
+		s.trimIndex()
 	}
 }
 
@@ -61,7 +62,7 @@ func (s *dirStore) awaitWork(wait time.Duration) bool {
 	s.qmu.Lock()
 	defer s.qmu.Unlock()
 	for {
-		if s.drained && s.opts.CloseWithin > 0 && time.Now().After(s.closeBy) {
+		if s.late() {
 			return false
 		}
 		if s.retirable() || s.committed > s.published && !s.givesWay() {
@@ -72,6 +73,11 @@ func (s *dirStore) awaitWork(wait time.Duration) bool {
 		}
 		s.pbell.Wait()
 	}
+}
+
+// late says that Close waits no longer; qmu is held.
+func (s *dirStore) late() bool {
+	return s.drained && s.opts.CloseWithin > 0 && time.Now().After(s.closeBy)
 }
 
 func (s *dirStore) isClosing() bool {

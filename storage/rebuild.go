@@ -344,6 +344,7 @@ func (s *dirStore) pinRows(load *sessionLoad) error {
 	for _, r := range load.live {
 		sums[r.id] = r.sum
 	}
+	live, bytes := 0, int64(0)
 	for _, id := range sess.rows {
 		r := s.index.row(id)
 		if s.index.pending[id] != nil || r.flags&rowUnread != 0 {
@@ -355,7 +356,8 @@ func (s *dirStore) pinRows(load *sessionLoad) error {
 		}
 		stored := *r
 		stored.notes -= uint16(len(s.notes[r.id]))
-		b = appendRow(b, slot, &stored, sum)
+		b = l.entry(b, slot, stored, sum)
+		live, bytes = live+1, bytes+stored.sumSize()
 	}
 	s.mu.RUnlock()
 	b = appendPin(b, slot, &sess.disk)
@@ -365,7 +367,7 @@ func (s *dirStore) pinRows(load *sessionLoad) error {
 		}
 		return err
 	}
-	l.entries += len(sess.rows)
+	l.count(live, bytes)
 	sess.partial = false
 	return nil
 }

@@ -37,14 +37,19 @@ func (s *dirStore) readIndex() (*indexImage, error) {
 	default:
 		return x, err
 	}
+	x.parse(data, s.storeID)
+	return x, nil
+}
+
+// parse takes what is whole of the rows of this store.
+func (x *indexImage) parse(data []byte, store checkpoint.ID) {
 	n := rowSizes[rowStart]
-	if len(data) < n || string(data[:n]) != string(appendStart(nil, s.storeID)) {
-		return x, nil
+	if len(data) < n || string(data[:n]) != string(appendStart(nil, store)) {
+		return
 	}
 	x.data = data
 	x.scan(n)
 	x.used = make([]int, len(x.slots))
-	return x, nil
 }
 
 func (x *indexImage) scan(at int) {
@@ -95,9 +100,9 @@ func (x *indexImage) use(id checkpoint.ID, sum string, manifestBytes int64, more
 	return p, restoreHash(p.disk.manifest, p.state)
 }
 
-// load puts the rows of the sessions that use found into memory.
-func (x *indexImage) load(s *dirStore, sessions []*session) {
-	deleted, notes := map[uint64]bool{}, map[checkpoint.ID]uint16{} // a number is used once, an id may be again
+// settled is what deletions and counts of notes say of the rows that are used.
+func (x *indexImage) settled() (deleted map[uint64]bool, notes map[checkpoint.ID]uint16) {
+	deleted, notes = map[uint64]bool{}, map[checkpoint.ID]uint16{} // a number is used once, an id may be again
 	for _, at := range x.others {
 		e := x.data[at:]
 		if at >= x.used[binary.LittleEndian.Uint32(e[1:])] {
@@ -111,9 +116,14 @@ func (x *indexImage) load(s *dirStore, sessions []*session) {
 			notes[id] = binary.LittleEndian.Uint16(e[21:])
 		}
 	}
+	return deleted, notes
+}
+
+// load puts the rows of the sessions that use found into memory.
+func (x *indexImage) load(s *dirStore, sessions []*session) {
+	deleted, notes := x.settled()
 	size := rowSizes[rowAdd]
 	s.index.grow(x.rows)
-	live := 0
 	for at := rowSizes[rowStart]; at < x.end; at += rowSizes[x.data[at]] {
 		if x.data[at] != rowAdd {
 			continue
@@ -132,9 +142,8 @@ func (x *indexImage) load(s *dirStore, sessions []*session) {
 		}
 		s.index.load(sessions[slot], r)
 		s.lastAt = max(s.lastAt, r.at)
-		live++
+		s.log.count(1, r.sumSize())
 	}
-	s.log.entries, s.log.dead = x.rows+len(x.others), x.rows-live+len(x.others)
 }
 
 // known finds rows of sessions that are read from their files: what the index says of a

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
@@ -42,44 +43,20 @@ var rowSizes = map[byte]int{
 	rowNotes: 1 + 4 + 16 + 2 + 4, rowPin: 1 + 4 + 32 + 8 + 32 + hashStateSize + 4,
 }
 
-// sumFile is the summaries' file; a reader that still holds one that was replaced is told so.
-type sumFile struct {
-	mu   sync.RWMutex
-	file vfs.File // nil once replaced
-}
-
-func (f *sumFile) ReadAt(p []byte, off int64) (int, error) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	if f.file == nil {
-		return 0, errRetired
-	}
-	return f.file.ReadAt(p, off)
-}
-
-func (f *sumFile) close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.file == nil {
-		return nil
-	}
-	err := f.file.Close()
-	f.file = nil
-	return err
-}
-
 // rowLog is the writing end of the index. Its lock comes after round and before mu.
 type rowLog struct {
 	mu       sync.Mutex
 	rows     vfs.File // nil: nothing can be kept, the next start reads the files
 	sums     *sumFile
+	old      *sumFile // the one that sums replaces, while rows still lead to it
 	rowsEnd  int64
 	sumEnd   int64
 	nextSlot uint32
 	dirty    bool
-	memory   bool // the summaries are in memory: the medium takes no writes
-	dead     int  // entries that say nothing any more
-	entries  int
+	memory   bool      // the summaries are in memory: the medium takes no writes
+	live     int       // checkpoints that rows tells of
+	sumLive  int64     // what their summaries take, more or less
+	rest     time.Time // until then it is not written anew: that went wrong
 }
 
 // seal adds the check of the entry that starts at from.
@@ -100,6 +77,13 @@ func appendSlot(b []byte, slot uint32, id checkpoint.ID) []byte {
 }
 
 func appendRow(b []byte, slot uint32, r *row, sum string) []byte {
+	var start [8]byte
+	_, _ = hex.Decode(start[:], []byte(sum)[:min(len(sum), 16)]) // a damaged one is compared and found different
+	return appendRowStart(b, slot, r, string(start[:]))
+}
+
+// appendRowStart takes the first bytes of the checksum as they stand in an entry.
+func appendRowStart(b []byte, slot uint32, r *row, sum string) []byte {
 	from := len(b)
 	le := binary.LittleEndian
 	b = le.AppendUint32(append(b, rowAdd), slot)
@@ -112,12 +96,10 @@ func appendRow(b []byte, slot uint32, r *row, sum string) []byte {
 	b = le.AppendUint64(b, uint64(r.sumOff))
 	b = le.AppendUint32(b, r.sumLen)
 	b = le.AppendUint32(b, r.sumCheck)
-	var start [8]byte
-	_, _ = hex.Decode(start[:], []byte(sum)[:min(len(sum), 16)]) // a damaged one is compared and found different
-	return seal(append(b, start[:]...), from)
+	return seal(append(b, sum...), from)
 }
 
-// rowEntry is appendRow read back.
+// rowEntry is appendRowStart read back.
 func rowEntry(e []byte) (slot uint32, r row, sum string) {
 	le := binary.LittleEndian
 	slot, e = le.Uint32(e[1:]), e[5:]
@@ -247,6 +229,14 @@ func (s *dirStore) readIndexOnly(x *indexImage) error {
 	return err
 }
 
+// entry is appendRow for a row in memory, whose place is not that in the file.
+func (l *rowLog) entry(b []byte, slot uint32, r row, sum string) []byte {
+	if r.sumOff -= l.sums.base; r.sumOff < 0 {
+		r.sumOff, r.sumLen = 0, 0
+	}
+	return appendRow(b, slot, &r, sum)
+}
+
 // place says in r where its summary, with plainEnd, will be, and where the next one starts.
 func (l *rowLog) place(r *row, sum []byte, off int64) int64 {
 	r.sumOff, r.sumLen = off, uint32(len(sum))
@@ -261,7 +251,7 @@ func (l *rowLog) write(sums [][]byte, rows []byte) error {
 		n += int64(len(b))
 	}
 	if n > 0 {
-		if _, err := l.sums.file.WriteAt(l.sumEnd, sums...); err != nil {
+		if _, err := l.sums.file.WriteAt(l.sumEnd-l.sums.base, sums...); err != nil {
 			return err
 		}
 	}
@@ -302,7 +292,8 @@ func (s *dirStore) appendIndex(b *batch) error {
 	}
 	sums := make([][]byte, 0, len(b.files))
 	placed := make([]row, len(b.files))
-	off := l.sumEnd
+	from := l.sumEnd
+	off := from
 	s.mu.RLock()
 	for i := range b.files {
 		f := &b.files[i]
@@ -315,19 +306,20 @@ func (s *dirStore) appendIndex(b *batch) error {
 		r.notes = 0 // counted by the annotations' own entries
 		off = l.place(r, f.summary, off)
 		sums = append(sums, f.summary, []byte(plainEnd))
-		rows = appendRow(rows, slot(f.session.s), r, f.p.sum)
+		rows = l.entry(rows, slot(f.session.s), *r, f.p.sum)
 	}
 	s.mu.RUnlock()
+	live, gone := len(sums)/2, 0
 	for i := range b.items {
 		it := &b.items[i]
 		if it.rec.Type == recDelete && it.session != nil && it.session.logSlot != 0 {
 			for k, id := range it.rec.IDs {
 				rows = appendDelete(rows, it.session.logSlot-1, id, it.rec.Numbers[k])
 			}
-			l.dead += 2 * len(it.rec.IDs)
+			gone += len(it.rec.IDs)
 		}
-		if it.rec.Type == recSessionDelete {
-			l.dead += it.rec.Count
+		if it.rec.Type == recSessionDelete && it.session.logSlot != 0 {
+			gone += it.rec.Count
 		}
 	}
 	for _, j := range b.sessions {
@@ -338,7 +330,6 @@ func (s *dirStore) appendIndex(b *batch) error {
 		for id, count := range j.noted {
 			rows = appendNotes(rows, n, id, uint16(count))
 		}
-		l.dead += 1 + len(j.noted)
 		if !j.s.partial {
 			rows = appendPin(rows, n, &j.s.disk)
 		}
@@ -349,7 +340,8 @@ func (s *dirStore) appendIndex(b *batch) error {
 		}
 		return err
 	}
-	l.entries += len(b.files) + len(b.sessions)
+	l.count(live, off-from)
+	l.uncount(gone)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range b.files {
@@ -380,7 +372,13 @@ func (s *dirStore) syncIndex() {
 		return
 	}
 	s.opts.Logger.Warn("the index cannot be flushed; the next start reads the files", "error", err)
-	err = errors.Join(l.rows.Close(), ignoreMissing(s.fs.Remove(rowsPath)))
+	s.giveIndexUp()
+}
+
+// giveIndexUp is for when nobody knows what the next start would find. The log's lock is held.
+func (s *dirStore) giveIndexUp() {
+	l := &s.log
+	err := errors.Join(l.rows.Close(), ignoreMissing(s.fs.Remove(rowsPath)))
 	l.rows = nil
 	if err != nil {
 		s.opts.Logger.Warn("the index cannot be removed", "error", err)

@@ -6,10 +6,48 @@ import (
 	"hash/crc32"
 	"io"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
+	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
 )
+
+// sumFile is the summaries' file; a reader that still holds one that was replaced is told
+// so. Places go on from one to the next, so that each belongs to one file: this one's start at base.
+type sumFile struct {
+	base int64
+	mu   sync.RWMutex
+	file vfs.File // nil once replaced
+}
+
+func (f *sumFile) ReadAt(p []byte, off int64) (int, error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.file == nil || off < f.base {
+		return 0, errRetired
+	}
+	return f.file.ReadAt(p, off-f.base)
+}
+
+func (f *sumFile) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.file == nil {
+		return nil
+	}
+	err := f.file.Close()
+	f.file = nil
+	return err
+}
+
+// fileOf says which file a place is in; nil: it is gone. The store's lock is held.
+func (l *rowLog) fileOf(off int64) *sumFile {
+	if off >= l.sums.base {
+		return l.sums
+	}
+	return l.old
+}
 
 // summaryRef is a row's summary, to be read without the lock.
 type summaryRef struct {
@@ -29,21 +67,22 @@ type summaryRef struct {
 func (s *dirStore) summaryRef(id rowID) summaryRef {
 	r := s.index.row(id)
 	ref := summaryRef{
-		id: r.id, file: s.log.sums, off: r.sumOff, n: r.sumLen, check: r.sumCheck, sequence: r.sequence, notes: r.notes,
+		id: r.id, file: s.log.fileOf(r.sumOff), off: r.sumOff, n: r.sumLen, check: r.sumCheck, sequence: r.sequence, notes: r.notes,
 		corrupt: r.flags&rowCorrupt != 0,
 	}
 	if r.sumLen == 0 {
 		if p := s.index.pending[id]; p != nil {
 			ref.open = p.summary
 		}
+	} else if ref.file == nil {
+		ref.n = 0
 	}
 	return ref
 }
 
-// loadSummaries reads what is not in memory, neighbours in one go. What the index does not
-// hold, or not as it was written, is read from the body and put back.
+// loadSummaries reads what is not in memory. What the index does not hold, or not as it was
+// written, is read from the body and put back.
 func (s *dirStore) loadSummaries(refs []summaryRef) error {
-	const gap = 64 << 10
 	order := make([]*summaryRef, 0, len(refs))
 	var heal []*summaryRef
 	for i := range refs {
@@ -55,21 +94,54 @@ func (s *dirStore) loadSummaries(refs []summaryRef) error {
 			order = append(order, r)
 		}
 	}
+	left, err := s.readSummaries(order)
+	if err == nil && len(left) > 0 {
+		moved, bad := s.movedSummaries(left)
+		left, err = s.readSummaries(moved)
+		left = append(left, bad...)
+	}
+	if err != nil {
+		return s.storageError("reading the index", err)
+	}
+	return s.healSummaries(append(heal, left...))
+}
+
+// movedSummaries finds those whose file was replaced since they were looked up.
+func (s *dirStore) movedSummaries(refs []*summaryRef) (moved, others []*summaryRef) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range refs {
+		if id, ok := s.index.byID[r.id]; ok {
+			if now := s.summaryRef(id); now.sequence == r.sequence && now.n > 0 && now.off != r.off {
+				*r = now
+				moved = append(moved, r)
+				continue
+			}
+		}
+		others = append(others, r)
+	}
+	return moved, others
+}
+
+// readSummaries reads from the index, neighbours in one go, and gives those back that are
+// not as they were written.
+func (s *dirStore) readSummaries(order []*summaryRef) (left []*summaryRef, err error) {
+	const gap = 64 << 10
 	slices.SortFunc(order, func(a, b *summaryRef) int { return cmp.Compare(a.off, b.off) })
 	for len(order) > 0 {
 		n, end := 1, order[0].end()
-		for n < len(order) && order[n].off < end+gap && order[n].off-order[0].off < 4<<20 {
+		for n < len(order) && order[n].file == order[0].file && order[n].off < end+gap && order[n].off-order[0].off < 4<<20 {
 			end = max(end, order[n].end())
 			n++
 		}
-		left, err := s.readSpan(order[:n], end)
+		bad, err := s.readSpan(order[:n], end)
 		if err != nil {
-			return s.storageError("reading the index", err)
+			return nil, err
 		}
-		heal = append(heal, left...)
+		left = append(left, bad...)
 		order = order[n:]
 	}
-	return s.healSummaries(heal)
+	return left, nil
 }
 
 // readSpan reads neighbours, and gives those back that are not as they were written.

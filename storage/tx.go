@@ -37,8 +37,11 @@ type txRow struct {
 }
 
 func (s *dirStore) newTx() *tx {
+	s.mu.RLock()
+	at := s.lastAt // a reader may have met a later one
+	s.mu.RUnlock()
 	return &tx{
-		s: s, at: s.lastAt, sequence: s.sequence, sessions: map[checkpoint.ID]*txSession{},
+		s: s, at: at, sequence: s.sequence, sessions: map[checkpoint.ID]*txSession{},
 		keys: map[string]checkpoint.ID{}, rows: map[checkpoint.ID]txRow{}, numbers: map[uint64]bool{},
 	}
 }
