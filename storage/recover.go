@@ -34,14 +34,16 @@ func (s *dirStore) recover() error {
 	if err := s.checkMarkers(reads); err != nil {
 		return err
 	}
-	if err := s.openEvents(reads); err != nil {
+	image, wait, err := s.readIndex()
+	if err != nil {
+		return s.storageError("reading the index", err)
+	}
+	err = s.openEvents(reads)
+	wait()
+	if err != nil {
 		return err
 	}
-	image, err := s.readIndex()
-	if err == nil {
-		err = s.openIndex(image)
-	}
-	if err != nil {
+	if err := s.openIndex(image); err != nil {
 		return s.storageError("opening the index", err)
 	}
 	pending := journalView(reads, s.headState.Group)

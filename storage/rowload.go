@@ -1,12 +1,14 @@
 package storage
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -23,22 +25,24 @@ type indexImage struct {
 	used   []int // by slot: rows before this place are the session's; 0: none
 }
 
-// readIndex reads it. Nothing in it is an error: what it does not tell, the files do.
-func (s *dirStore) readIndex() (*indexImage, error) {
-	x := &indexImage{pins: map[[sha256.Size]byte]pin{}}
+// readIndex reads it; it is whole when wait returns. Nothing in it is an error: what it does
+// not tell, the files do.
+func (s *dirStore) readIndex() (x *indexImage, wait func(), err error) {
+	x, wait = &indexImage{pins: map[[sha256.Size]byte]pin{}}, func() {}
 	if s.opts.fromFiles {
-		return x, nil
+		return x, wait, nil
 	}
 	data, err := s.readAll(rowsPath)
 	switch {
 	case err == nil:
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, errStrange), errors.Is(err, syscall.EIO):
-		return x, nil
+		return x, wait, nil
 	default:
-		return x, err
+		return x, wait, err
 	}
-	x.parse(data, s.storeID)
-	return x, nil
+	var parsing sync.WaitGroup
+	parsing.Go(func() { x.parse(data, s.storeID) })
+	return x, parsing.Wait, nil
 }
 
 // parse takes what is whole of the rows of this store.
@@ -121,14 +125,22 @@ func (x *indexImage) settled() (deleted map[uint64]bool, notes map[checkpoint.ID
 
 // load puts the rows of the sessions that use found into memory.
 func (x *indexImage) load(s *dirStore, sessions []*session) {
+	if !x.loadOnce(s, sessions, (*index).loadNew) { // a row that was healed stands twice
+		s.index.unload(sessions)
+		x.loadOnce(s, sessions, (*index).load)
+	}
+}
+
+// loadOnce is false when add was, for a row that is there already.
+func (x *indexImage) loadOnce(s *dirStore, sessions []*session, add func(*index, *session, row) bool) bool {
 	deleted, notes := x.settled()
-	size := rowSizes[rowAdd]
 	s.index.grow(x.rows)
+	s.log.live, s.log.sumLive = 0, 0
 	for at := rowSizes[rowStart]; at < x.end; at += rowSizes[x.data[at]] {
 		if x.data[at] != rowAdd {
 			continue
 		}
-		slot, r, _ := rowEntry(x.data[at : at+size])
+		slot, r, _ := rowEntry(x.data[at : at+rowSizes[rowAdd]])
 		if r.flags&rowCorrupt != 0 { // unless quarantine still says so, the file tells
 			r.flags, r.sumLen = r.flags&^rowCorrupt|rowUnread, 0
 		}
@@ -140,10 +152,13 @@ func (x *indexImage) load(s *dirStore, sessions []*session) {
 				r.notes = n
 			}
 		}
-		s.index.load(sessions[slot], r)
+		if !add(s.index, sessions[slot], r) {
+			return false
+		}
 		s.lastAt = max(s.lastAt, r.at)
 		s.log.count(1, r.sumSize())
 	}
+	return true
 }
 
 // known finds rows of sessions that are read from their files: what the index says of a
@@ -166,7 +181,7 @@ func (x *indexImage) rowOf(known map[checkpoint.ID]int, want *listed) (row, bool
 	}
 	_, r, sum := rowEntry(x.data[at : at+rowSizes[rowAdd]])
 	start, err := hex.DecodeString(want.sum[:16])
-	return r, err == nil && string(start) == sum && r.sequence == want.number && int64(r.bytes) == want.bytes && r.flags&rowCorrupt == 0
+	return r, err == nil && bytes.Equal(start, sum) && r.sequence == want.number && int64(r.bytes) == want.bytes && r.flags&rowCorrupt == 0
 }
 
 // grow makes room for n rows.
@@ -177,21 +192,40 @@ func (x *index) grow(n int) {
 	}
 }
 
-// load is add for many rows in any order; sort must follow.
-func (x *index) load(s *session, r row) rowID {
-	r.session = s.slot
-	if old, ok := x.byID[r.id]; ok {
-		x.bytes += int64(r.bytes) - int64(x.row(old).bytes)
-		*x.row(old) = r
-		return old
+// load is add for many rows in any order; sort must follow. The later one of an id counts.
+func (x *index) load(s *session, r row) bool {
+	old, ok := x.byID[r.id]
+	if !ok {
+		return x.loadNew(s, r)
 	}
+	r.session = s.slot
+	x.bytes += int64(r.bytes) - int64(x.row(old).bytes)
+	*x.row(old) = r
+	return true
+}
+
+// loadNew is load for an id that should not be there yet: false says that it was, and that
+// the index is of no use now. It looks into the map once, which is what loading takes longest for.
+func (x *index) loadNew(s *session, r row) bool {
+	r.session = s.slot
 	id := x.place()
 	*x.row(id) = r
+	known := len(x.byID)
 	x.byID[r.id] = id
 	x.order = append(x.order, id)
 	s.rows = append(s.rows, id)
 	x.bytes += int64(r.bytes)
-	return id
+	return len(x.byID) > known
+}
+
+// unload takes away all rows, before any session has others than those.
+func (x *index) unload(sessions []*session) {
+	x.chunks, x.used, x.byID, x.order, x.bytes = nil, 0, map[checkpoint.ID]rowID{}, nil, 0
+	for _, s := range sessions {
+		if s != nil {
+			s.rows = nil
+		}
+	}
 }
 
 // sort puts the lists in order after load.
