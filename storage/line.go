@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"time"
@@ -85,6 +86,8 @@ func encodeRecord(r any) (b []byte, sum string, err error) {
 	return append(b, lineEnd...), sum, nil
 }
 
+var errNoRecord = errors.New("a checkpoint is where a record is due")
+
 // parseRecord is parseLine for a record, decoded.
 func parseRecord(b []byte) (record, error) {
 	l, err := parseLine(b)
@@ -92,7 +95,7 @@ func parseRecord(b []byte) (record, error) {
 		return record{}, err
 	}
 	if l.isCheckpoint {
-		return record{}, fmt.Errorf("a checkpoint is where a record is due")
+		return record{}, errNoRecord
 	}
 	return decodeRecord(l)
 }
