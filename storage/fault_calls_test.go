@@ -200,6 +200,7 @@ func TestFaultEveryCallFails(t *testing.T) {
 	if !full(t) {
 		step = 9
 	}
+	t.Parallel()
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE} {
 		for _, sticky := range []bool{false, true} {
 			f := failing{errno: errno, sticky: sticky, match: func(c vfstest.Call) bool {
@@ -235,6 +236,7 @@ func TestFaultEveryCallFails(t *testing.T) {
 // A flush of the whole file system that fails is final, too: the store is read-only.
 func TestFaultEveryFlushOfTheFileSystemFails(t *testing.T) {
 	full(t)
+	t.Parallel()
 	for _, sticky := range []bool{false, true} {
 		f := failing{errno: syscall.EIO, sticky: sticky, syncFS: true, match: func(c vfstest.Call) bool { return c.Op == "syncfs" }}
 		runs, err := f.sweep(1)
@@ -246,6 +248,7 @@ func TestFaultEveryFlushOfTheFileSystemFails(t *testing.T) {
 
 func TestFaultEveryCallFailsNoticesMutants(t *testing.T) {
 	full(t)
+	t.Parallel()
 	for name, f := range map[string]failing{
 		"a failed flush is tried again": {errno: syscall.EIO, wrap: func(f vfs.FS) vfs.FS { return vfstest.SyncAgain(f) },
 			match: func(c vfstest.Call) bool { return c.Op == "sync" }},

@@ -202,6 +202,7 @@ func TestFaultEveryCrashStateWithSyncFS(t *testing.T) {
 	if !full(t) {
 		list = list[4:8]
 	}
+	t.Parallel()
 	b := newBase(t)
 	b.syncFS = true
 	var total vfstest.Crashes
@@ -219,6 +220,7 @@ func TestFaultEveryCrashStateWithSyncFS(t *testing.T) {
 // The first start ever, cut at any moment, leaves something that starts.
 func TestFaultEveryCrashStateOfTheFirstStart(t *testing.T) {
 	full(t)
+	t.Parallel()
 	b := &base{mem: vfs.NewMem(), w: newWorld(), session: checkpoint.NewID(), next: checkpoint.NewID}
 	first := request{"first start", func(c *client, b *base) {
 		c.createSession(b.session)
@@ -233,6 +235,7 @@ func TestFaultEveryCrashStateOfTheFirstStart(t *testing.T) {
 
 func TestFaultEveryCrashStateNoticesMutants(t *testing.T) {
 	full(t)
+	t.Parallel()
 	for name, mutant := range map[string]func(vfs.FS) vfs.FS{
 		"the journal is not flushed":       func(f vfs.FS) vfs.FS { return vfstest.NoSync(f, "journal/") },
 		"nothing is flushed":               func(f vfs.FS) vfs.FS { return vfstest.NoSync(f, "") },

@@ -94,7 +94,6 @@ type ack struct {
 	id       checkpoint.ID
 	sequence uint64
 	state    string
-	at       time.Time
 }
 
 func newRig(t *testing.T, bin, data string) *rig {
@@ -239,7 +238,7 @@ func (r *rig) write(key string, told chan<- struct{}) error {
 			return err
 		}
 		r.mu.Lock()
-		r.acks = append(r.acks, ack{id, receipt.Sequence, state, time.Now()})
+		r.acks = append(r.acks, ack{id, receipt.Sequence, state})
 		r.mu.Unlock()
 		if told != nil {
 			select {
