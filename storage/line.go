@@ -57,8 +57,10 @@ func parseLine(b []byte) (line, error) {
 		return line{}, fmt.Errorf("the line does not end as it must")
 	}
 	l.body = rest[:len(rest)-len(lineEnd)]
-	if got := hexSum(l.body); got != l.sum {
-		return line{}, fmt.Errorf("checksum is sha256:%s, the line says sha256:%.64s", got, l.sum)
+	sum := sha256.Sum256(l.body)
+	var got [hexBytes]byte
+	if hex.Encode(got[:], sum[:]); string(got[:]) != l.sum {
+		return line{}, fmt.Errorf("checksum is sha256:%s, the line says sha256:%.64s", got[:], l.sum)
 	}
 	return l, nil
 }
@@ -98,12 +100,6 @@ func parseRecord(b []byte) (record, error) {
 		return record{}, errNoRecord
 	}
 	return decodeRecord(l)
-}
-
-func decodeRecord(l line) (r record, err error) {
-	err = json.Unmarshal(l.body, &r)
-	r.sum = l.sum
-	return r, err
 }
 
 // Types of records.
