@@ -138,7 +138,8 @@ func (f failing) live(c *client, fsys vfs.FS, cleared *bool) error {
 }
 
 func (f failing) takesCreates(c *client, s storage.Store) error {
-	for deadline := time.Now().Add(cmp.Or(f.patience, 20*time.Second)); ; {
+	// A machine may stand still for longer than that: so many tries are made in any case.
+	for deadline, tries := time.Now().Add(cmp.Or(f.patience, 20*time.Second)), 500; ; tries-- {
 		err := func() error {
 			v, _, err := s.CreateSession(context.Background(), storage.NewSession{Name: "again"})
 			if err != nil {
@@ -151,7 +152,7 @@ func (f failing) takesCreates(c *client, s storage.Store) error {
 		if err == nil {
 			_, err = s.Sync(context.Background())
 		}
-		if err == nil || time.Now().After(deadline) {
+		if err == nil || tries <= 0 && time.Now().After(deadline) {
 			return err
 		}
 		time.Sleep(time.Millisecond) // the store tries again on a timer of its own
