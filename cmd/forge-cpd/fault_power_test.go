@@ -90,7 +90,7 @@ func (r *rig) freeze() {
 		r.t.Fatal(err)
 	}
 	// Once one thread has stopped, none goes back to user mode; a flush may still be under way.
-	for deadline := time.Now().Add(10 * time.Second); !r.stopped(); {
+	for deadline := time.Now().Add(hangs); !r.stopped(); {
 		if time.Now().After(deadline) {
 			r.t.Fatal("the daemon does not stop")
 		}
@@ -133,7 +133,8 @@ func powerCuts(t *testing.T, bin, kind string, rounds int, until func(lost int) 
 		for range 1 + rand.IntN(30) {
 			select {
 			case <-told:
-			case <-time.After(10 * time.Second):
+			case <-time.After(hangs):
+				_ = dir.Close() // or it stays mounted
 				t.Fatalf("no answers:\n%s", &r.log)
 			}
 		}
