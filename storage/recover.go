@@ -38,11 +38,8 @@ func (s *dirStore) recover() error {
 	if err != nil {
 		return s.storageError("reading the index", err)
 	}
-	err = s.openEvents(reads)
+	events := s.openEvents(reads)
 	wait()
-	if err != nil {
-		return err
-	}
 	if err := s.openIndex(image); err != nil {
 		return s.storageError("opening the index", err)
 	}
@@ -53,6 +50,9 @@ func (s *dirStore) recover() error {
 	}
 	if err != nil {
 		return s.storageError("reading the sessions", err)
+	}
+	if err := events(); err != nil {
+		return err
 	}
 	s.mendManifests()
 	if len(unread.jobs) == 0 {
