@@ -125,40 +125,43 @@ func (x *indexImage) settled() (deleted map[uint64]bool, notes map[checkpoint.ID
 
 // load puts the rows of the sessions that use found into memory.
 func (x *indexImage) load(s *dirStore, sessions []*session) {
-	if !x.loadOnce(s, sessions, (*index).loadNew) { // a row that was healed stands twice
-		s.index.unload(sessions)
-		x.loadOnce(s, sessions, (*index).load)
-	}
-}
-
-// loadOnce is false when add was, for a row that is there already.
-func (x *indexImage) loadOnce(s *dirStore, sessions []*session, add func(*index, *session, row) bool) bool {
 	deleted, notes := x.settled()
-	s.index.grow(x.rows)
-	s.log.live, s.log.sumLive = 0, 0
+	kept := make([]int, 0, x.rows)
 	for at := rowSizes[rowStart]; at < x.end; at += rowSizes[x.data[at]] {
-		if x.data[at] != rowAdd {
+		if x.data[at] != rowAdd || at >= x.used[binary.LittleEndian.Uint32(x.data[at+1:])] ||
+			len(deleted) > 0 && deleted[binary.LittleEndian.Uint64(x.data[at+21:])] {
 			continue
 		}
+		kept = append(kept, at)
+	}
+	// The map takes as long as all else: the two are made beside each other.
+	ids := make(map[checkpoint.ID]rowID, len(kept))
+	var mapping sync.WaitGroup
+	mapping.Go(func() {
+		for i, at := range kept {
+			ids[checkpoint.ID(x.data[at+5:at+21])] = rowID(i)
+		}
+	})
+	s.index.order = make([]rowID, 0, len(kept))
+	for _, at := range kept {
 		slot, r, _ := rowEntry(x.data[at : at+rowSizes[rowAdd]])
 		if r.flags&rowCorrupt != 0 { // unless quarantine still says so, the file tells
 			r.flags, r.sumLen = r.flags&^rowCorrupt|rowUnread, 0
-		}
-		if at >= x.used[slot] || len(deleted) > 0 && deleted[r.sequence] {
-			continue
 		}
 		if len(notes) > 0 {
 			if n, ok := notes[r.id]; ok {
 				r.notes = n
 			}
 		}
-		if !add(s.index, sessions[slot], r) {
-			return false
-		}
+		s.index.append(sessions[slot], r)
 		s.lastAt = max(s.lastAt, r.at)
 		s.log.count(1, r.sumSize())
 	}
-	return true
+	mapping.Wait()
+	s.index.byID = ids
+	if len(ids) < len(kept) {
+		s.index.dropOlder(sessions)
+	}
 }
 
 // known finds rows of sessions that are read from their files: what the index says of a
@@ -184,48 +187,45 @@ func (x *indexImage) rowOf(known map[checkpoint.ID]int, want *listed) (row, bool
 	return r, err == nil && bytes.Equal(start, sum) && r.sequence == want.number && int64(r.bytes) == want.bytes && r.flags&rowCorrupt == 0
 }
 
-// grow makes room for n rows.
-func (x *index) grow(n int) {
-	if len(x.byID) == 0 && n > 0 {
-		x.byID = make(map[checkpoint.ID]rowID, n)
-		x.order = make([]rowID, 0, n)
-	}
+// append puts a row behind all others; sort must follow.
+func (x *index) append(s *session, r row) rowID {
+	r.session = s.slot
+	id := x.place()
+	*x.row(id) = r
+	x.order = append(x.order, id)
+	s.rows = append(s.rows, id)
+	x.bytes += int64(r.bytes)
+	return id
 }
 
 // load is add for many rows in any order; sort must follow. The later one of an id counts.
-func (x *index) load(s *session, r row) bool {
+func (x *index) load(s *session, r row) {
 	old, ok := x.byID[r.id]
 	if !ok {
-		return x.loadNew(s, r)
+		x.byID[r.id] = x.append(s, r)
+		return
 	}
 	r.session = s.slot
 	x.bytes += int64(r.bytes) - int64(x.row(old).bytes)
 	*x.row(old) = r
-	return true
 }
 
-// loadNew is load for an id that should not be there yet: false says that it was, and that
-// the index is of no use now. It looks into the map once, which is what loading takes longest for.
-func (x *index) loadNew(s *session, r row) bool {
-	r.session = s.slot
-	id := x.place()
-	*x.row(id) = r
-	known := len(x.byID)
-	x.byID[r.id] = id
-	x.order = append(x.order, id)
-	s.rows = append(s.rows, id)
-	x.bytes += int64(r.bytes)
-	return len(x.byID) > known
-}
-
-// unload takes away all rows, before any session has others than those.
-func (x *index) unload(sessions []*session) {
-	x.chunks, x.used, x.byID, x.order, x.bytes = nil, 0, map[checkpoint.ID]rowID{}, nil, 0
+// dropOlder takes away rows that a later one of their id stands for: a healed one stands twice.
+func (x *index) dropOlder(sessions []*session) {
+	older := func(id rowID) bool { return x.byID[x.row(id).id] != id }
 	for _, s := range sessions {
 		if s != nil {
-			s.rows = nil
+			s.rows = slices.DeleteFunc(s.rows, older)
 		}
 	}
+	x.order = slices.DeleteFunc(x.order, func(id rowID) bool {
+		if !older(id) {
+			return false
+		}
+		x.bytes -= int64(x.row(id).bytes)
+		x.free = append(x.free, id)
+		return true
+	})
 }
 
 // sort puts the lists in order after load.
