@@ -23,7 +23,7 @@ type sender struct {
 }
 
 func (s *sender) frame(msg string) string {
-	space := []string{"", " ", "\r\n", "\t \n", strings.Repeat(" ", 9000)}[s.lot.IntN(5)]
+	space := []string{"", " ", "\r\n", "\t \n", strings.Repeat(" ", 900)}[s.lot.IntN(5)]
 	if s.lsp {
 		msg = space + msg + space
 		return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(msg), msg)
@@ -53,13 +53,13 @@ func (s *sender) next() ([]byte, error) {
 	return b, err
 }
 
-// Creates of all sizes, pipelined on several connections in both framings, alone and in
+// Creates of all sizes, one by one and pipelined on several connections in both framings, alone and in
 // batches, as requests and as notifications: each state, metadata and message that is kept
 // is byte for byte what was sent. With -race a buffer that is used again too early is spoilt.
 func TestPipelinedCreatesKeepTheirBytes(t *testing.T) {
 	o := directoryOptions(t)
 	d := start(t, o)
-	const conns, perConn = 6, 120
+	const conns, perConn = 8, 100
 	type sent struct{ state, metadata, message string }
 	var mu sync.Mutex
 	all := map[checkpoint.ID]sent{}
@@ -71,7 +71,11 @@ func TestPipelinedCreatesKeepTheirBytes(t *testing.T) {
 		for _, id := range sessions {
 			setup.session(obj{"session_id": id})
 		}
-		var frames bytes.Buffer
+		type frame struct {
+			text    string
+			replies int
+		}
+		var frames []frame
 		replies := 0
 		request := func(k int) string {
 			size := []int{1, 100, 3000, 4090, 15000, 16300, 17000, 60000, 65500, 66000, 130000, 300000}[s.lot.IntN(12)]
@@ -96,24 +100,41 @@ func TestPipelinedCreatesKeepTheirBytes(t *testing.T) {
 		}
 		for k := 0; k < perConn; k++ {
 			if s.lot.IntN(6) > 0 {
-				frames.WriteString(s.frame(request(k)))
+				before := replies
+				frames = append(frames, frame{s.frame(request(k)), replies - before})
 				continue
 			}
 			var list []string
+			before := replies
 			for range 1 + s.lot.IntN(5) {
 				list = append(list, request(k))
 				k++
 			}
 			k--
-			frames.WriteString(s.frame("[" + strings.Join(list, " , ") + "]"))
+			frames = append(frames, frame{s.frame("[" + strings.Join(list, " , ") + "]"), replies - before})
 		}
 		wg.Go(func() {
 			var written sync.WaitGroup
 			defer written.Wait()
+			answered := make(chan int, 2*perConn)
+			defer close(answered)
 			written.Go(func() {
-				w := bufio.NewWriterSize(s.p.c, 1+s.lot.IntN(100_000))
-				if _, err := frames.WriteTo(w); err != nil {
-					t.Errorf("sending: %v", err)
+				w, oneByOne := bufio.NewWriterSize(s.p.c, 1+s.lot.IntN(100_000)), i%4 > 1
+				for _, f := range frames {
+					_, err := w.WriteString(f.text)
+					if oneByOne && err == nil {
+						err = w.Flush()
+					}
+					if err != nil {
+						t.Errorf("sending: %v", err)
+						break
+					}
+					for got := 0; oneByOne && got < f.replies; {
+						n, ok := <-answered
+						if got += n; !ok {
+							return
+						}
+					}
 				}
 				if err := w.Flush(); err != nil {
 					t.Errorf("sending: %v", err)
@@ -135,7 +156,9 @@ func TestPipelinedCreatesKeepTheirBytes(t *testing.T) {
 				if bytes.Contains(b, []byte(`"error"`)) {
 					t.Errorf("refused: %.300s", b)
 				}
-				got += bytes.Count(b, []byte(`"checksum"`))
+				n := bytes.Count(b, []byte(`"checksum"`))
+				answered <- n
+				got += n
 			}
 		})
 	}
