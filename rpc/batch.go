@@ -69,6 +69,7 @@ func (c *conn) batchDone(b *batch, reply ...[]byte) {
 	}
 	c.srv.budget.reply(-int64(b.bytes))
 	run(b.after)
+	b.replies, b.after = nil, nil // the reader keeps the batch until its next one
 	close(b.done)
 }
 

@@ -178,7 +178,9 @@ func (c *conn) serve(jc *jsonrpc2.Conn, r *request, m *method, params any, o *op
 	if err == nil {
 		result, err = c.call(ctx, m, params)
 	}
-	r.frame.reuse = m.transient && err == nil && r.batch == nil
+	if m.transient && err == nil && r.batch == nil { // others of a batch have the same frame
+		r.frame.reuse = true
+	}
 	c.order.finish(o, func() {
 		c.finish(jc, r, m, result, err)
 		if exit != nil {

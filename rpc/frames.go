@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"os"
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 )
 
@@ -23,33 +20,7 @@ var (
 	errCutInFrame = errors.New("connection ended in frame") // LSP: a body that is too short
 )
 
-const (
-	firstBuffer = 16 << 10
-	maxHeader   = 4 << 10
-)
-
-// buffers are what frames are read into: first a small one, in which most frames come whole,
-// then those of a small frame's size. Nobody keeps one while its peer is silent.
-var buffers = [2]sync.Pool{{New: func() any { return new([firstBuffer]byte) }}, {New: func() any { return new([smallFrame]byte) }}}
-
-func borrowFirst() []byte { return buffers[0].Get().(*[firstBuffer]byte)[:] }
-
-func borrowSmall() []byte { return buffers[1].Get().(*[smallFrame]byte)[:] }
-
-// giveBack takes a buffer that nothing refers to any more.
-func giveBack(b []byte) {
-	if poison {
-		for i := range b {
-			b[i] = 0xff // who still reads it is to notice
-		}
-	}
-	switch len(b) {
-	case firstBuffer:
-		buffers[0].Put((*[firstBuffer]byte)(b))
-	case smallFrame:
-		buffers[1].Put((*[smallFrame]byte)(b))
-	}
-}
+const maxHeader = 4 << 10
 
 // frames cuts what a peer sends into frames, of the framing that its first byte shows.
 // It holds no more than one frame, and no buffer while the peer is silent.
@@ -67,6 +38,8 @@ type frames struct {
 	toLine  bool  // passing over an over-long line
 	eof     error
 	taken   []byte // the buffer that the frame cut last has to itself, nil for none
+	drained bool   // the time to read is over, but for left bytes
+	left    int
 
 	first    func(fd uintptr) bool // readFirst, and what it found
 	firstN   int
@@ -301,112 +274,6 @@ func (f *frames) drop() {
 		giveBack(f.buf)
 		f.buf, f.r, f.w = nil, 0, 0
 	}
-}
-
-// fill reads at least one byte.
-func (f *frames) fill() error {
-	if f.eof != nil {
-		return f.eof
-	}
-	f.drop()
-	if f.w == len(f.buf) && f.r > 0 {
-		f.w = copy(f.buf, f.buf[f.r:f.w])
-		f.r = 0
-	}
-	if f.buf != nil && f.w == len(f.buf) && !f.grow() {
-		return io.ErrUnexpectedEOF
-	}
-	for {
-		f.c.setReadDeadline(f.begun, f.has() > 0 || f.discard > 0 || f.toLine)
-		n, err := f.read()
-		if n > 0 {
-			now := time.Now()
-			if f.begun.IsZero() {
-				f.begun = now
-			}
-			f.w += n
-			f.c.readAt.Store(now.UnixNano())
-			return nil
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if err = f.c.whyTimeout(f.begun, f.has() > 0 || f.discard > 0 || f.toLine); err == nil {
-				continue
-			}
-		} else if err == nil {
-			continue
-		} else if !errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		f.eof = err
-		return err
-	}
-}
-
-// read waits for bytes, and only takes a buffer when there are some.
-func (f *frames) read() (int, error) {
-	if f.buf != nil {
-		return f.c.nc.Read(f.buf[f.w:])
-	}
-	if f.first == nil {
-		f.first = f.readFirst
-	}
-	if err := f.c.raw.Read(f.first); err != nil {
-		return 0, err
-	}
-	return f.firstN, f.firstErr
-}
-
-// readFirst is false when there is nothing to read yet.
-func (f *frames) readFirst(fd uintptr) bool {
-	buf := borrowFirst()
-	for {
-		f.firstN, f.firstErr = syscall.Read(int(fd), buf)
-		if f.firstErr != syscall.EINTR {
-			break
-		}
-	}
-	switch {
-	case f.firstN > 0:
-		f.buf = buf
-		return true
-	case f.firstErr == nil:
-		f.firstErr = io.EOF
-	}
-	giveBack(buf)
-	return f.firstErr != syscall.EAGAIN
-}
-
-// grow makes room: a buffer of a small frame's size in place of the first, and from there on
-// one more each time, within the budget of all connections.
-func (f *frames) grow() bool {
-	if len(f.buf) < smallFrame {
-		buf := borrowSmall()
-		copy(buf, f.buf)
-		giveBack(f.buf)
-		f.buf = buf
-		return true
-	}
-	f.c.holding.Store(int64(f.held + 2*smallFrame))
-	if !f.wait(smallFrame) {
-		return false
-	}
-	f.parts, f.held = append(f.parts, f.buf), f.held+smallFrame
-	f.buf, f.r, f.w = borrowSmall(), 0, 0
-	return true
-}
-
-// wait takes n bytes of the budget. The time that takes is not the peer's.
-func (f *frames) wait(n int64) bool {
-	began := time.Now()
-	f.c.waits.Store(true)
-	ok := f.c.srv.budget.take(&f.share, n, false, f.c.closed, f.c.srv.shed)
-	now := time.Now()
-	f.c.readAt.Store(now.UnixNano())
-	f.c.waits.Store(false)
-	if !f.begun.IsZero() {
-		f.begun = f.begun.Add(now.Sub(began))
-	}
-	return ok
 }
 
 // close gives back what the buffer holds of the budget. The reader must have ended.

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -142,11 +143,8 @@ func (q *sequencer) finish(o *op, send func()) {
 	waiting := o.onDone
 	o.onDone = nil
 	ready = append(ready, countDown(waiting)...)
-	for i, c := range q.ops {
-		if c == o {
-			q.ops = append(q.ops[:i], q.ops[i+1:]...)
-			break
-		}
+	if i := slices.Index(q.ops, o); i >= 0 {
+		q.ops = slices.Delete(q.ops, i, i+1) // and nothing of it stays behind the end: it holds its frame
 	}
 	if q.wall == o {
 		q.wall = nil

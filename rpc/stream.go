@@ -53,6 +53,7 @@ func (f *frameShare) release() {
 		if f.reuse {
 			giveBack(f.buf)
 		}
+		f.buf = nil
 	}
 }
 
@@ -98,8 +99,10 @@ func (s *stream) message() ([]byte, error) {
 		return nil, err
 	}
 	s.frame = &frameShare{b: s.c.srv.budget, share: share, buf: s.frames.taken}
+	s.frames.taken = nil
 	s.frame.refs.Store(1)
 	if len(frame) <= smallFrame && !s.c.srv.budget.take(&s.frame.share, int64(max(len(frame), len(s.frame.buf))), true, s.c.closed, s.c.srv.shed) {
+		s.frame.release()
 		return nil, io.ErrUnexpectedEOF
 	}
 	s.came = time.Now()

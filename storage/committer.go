@@ -265,7 +265,7 @@ func (s *dirStore) makeRoom(t *tx, size int64) error {
 		return err
 	}
 	first := record{Type: recSegment, Version: formatVersion, Store: s.storeID}
-	if err := j.open(reserve(max(t.sequence, s.sequence, j.ceiling), s.opts.SequenceBlock), first, s.takeSpare()); err != nil {
+	if err := j.open(reserve(max(t.sequence, s.sequence, j.ceiling), s.opts.SequenceBlock), first, s.takeSpare); err != nil {
 		if errors.Is(err, errNames) {
 			s.poison(err)
 		}

@@ -24,6 +24,7 @@ type segment struct {
 	lastGroup uint64
 	end       int64 // of what is durable
 	damaged   bool  // it was so when the store was opened, and is named
+	cut       bool  // it was found without its end, which could not be written
 
 	mu   sync.RWMutex // guards file against being closed under a reader
 	file vfs.File     // nil once retired
@@ -217,7 +218,7 @@ func clearRange(f vfs.File, off, end int64) error {
 }
 
 // open starts a new segment whose numbers end at ceiling. The chain goes on in its first line.
-func (j *journal) open(ceiling uint64, first record, spare string) error {
+func (j *journal) open(ceiling uint64, first record, takeSpare func() string) error {
 	number := j.number + 1
 	path := "journal/" + segmentName(number, ceiling)
 	if err := j.clean(); err != nil {
@@ -234,7 +235,7 @@ func (j *journal) open(ceiling uint64, first record, spare string) error {
 		return errors.Join(err, g.close(), j.clean())
 	}
 	first.Segment, first.Previous, first.Group, first.File = number, j.last, j.group, j.path
-	file, n, sum, err := j.reuse(spare, path, &first)
+	file, n, sum, err := j.reuse(takeSpare(), path, &first)
 	if err != nil {
 		return fail(err)
 	}

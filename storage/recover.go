@@ -298,7 +298,7 @@ func (s *dirStore) retireRead(reads []*segmentRead) error {
 				return err
 			}
 		}
-		if s.journal.cut != r {
+		if r.seg.cut = s.journal.cut == r; !r.seg.cut {
 			r.data = nil
 		}
 		r.seg.finished, r.seg.lastGroup, r.seg.end, r.seg.damaged = true, r.lastGrp, r.end, r.problem != ""

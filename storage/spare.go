@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
@@ -34,7 +35,7 @@ func (s *dirStore) retireFile(g *segment) error {
 	if spare == "" {
 		return nil
 	}
-	if err := s.blank(spare, g.end); err != nil {
+	if err := s.blank(spare); err != nil {
 		s.opts.Logger.Debug("a segment is not used again", "error", err)
 		return s.dropSpare(spare)
 	}
@@ -44,20 +45,25 @@ func (s *dirStore) retireFile(g *segment) error {
 	return nil
 }
 
-// wantsSpare is for segments that were filled: a store with little in it keeps none.
+// wantsSpare is for segments that were filled: a store with little in it keeps none. One
+// that was found without its end may be about to get it, under whatever name.
 func (s *dirStore) wantsSpare(g *segment) bool {
 	s.spareMu.Lock()
 	defer s.spareMu.Unlock()
-	return len(s.spares) < s.opts.SpareSegments && !g.damaged && g.end >= s.opts.SegmentBytes/4*3
+	return len(s.spares) < s.opts.SpareSegments && !g.damaged && !g.cut &&
+		g.end >= s.opts.SegmentBytes/4*3 && g.end <= s.opts.SegmentBytes
 }
 
 // blank fills a file with zeros, durable.
-func (s *dirStore) blank(path string, size int64) error {
+func (s *dirStore) blank(path string) error {
 	f, err := s.fs.Open(path, os.O_RDWR)
 	if err != nil {
 		return err
 	}
-	err = clearRange(f, 0, size)
+	size, err := f.Size()
+	if err == nil {
+		err = clearRange(f, 0, size)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -109,6 +115,11 @@ func (j *journal) reuse(spare, path string, first *record) (file vfs.File, n int
 	}
 	if err == nil {
 		err = j.fs.RenameNew(spare, path)
+		if err != nil && !errors.Is(err, syscall.EEXIST) { // where that is a link and a removal, one may be done
+			if err := ignoreMissing(j.fs.Remove(path)); err != nil {
+				return nil, 0, "", err
+			}
+		}
 	}
 	if err != nil {
 		return nil, 0, "", ignoreMissing(j.fs.Remove(spare))
