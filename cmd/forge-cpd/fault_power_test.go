@@ -49,8 +49,18 @@ func cut(t *testing.T, kind string) (mount string, again func()) {
 	if err == nil {
 		err = run("mount", "-o", options, image, mount)
 	}
+	// A process that another test is about to start has this one's descriptors until it runs
+	// its program, the one of the mounted directory too.
+	umount := func() error {
+		for deadline := time.Now().Add(hangs); ; time.Sleep(10 * time.Millisecond) {
+			err := run("umount", mount)
+			if err == nil || !strings.Contains(err.Error(), "busy") || time.Now().After(deadline) {
+				return err
+			}
+		}
+	}
 	t.Cleanup(func() {
-		_ = exec.Command("umount", mount).Run() // it is not mounted when mounting failed
+		_ = umount() // it is not mounted when mounting failed
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -60,7 +70,7 @@ func cut(t *testing.T, kind string) (mount string, again func()) {
 	}
 	return mount, func() {
 		t.Helper()
-		if err := run("umount", mount); err != nil {
+		if err := umount(); err != nil {
 			t.Fatal(err)
 		}
 		if err := run("mount", "-o", options, image, mount); err != nil {
