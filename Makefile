@@ -39,7 +39,8 @@ test-race: ## run all tests with the race detector
 	$(GO) test -race ./...
 
 test-fault: ## crashes, power cuts, failing disks and damage; FAULT=short for the short form
-	FORGE_CPD_FAULT=$(FAULT) $(GO) test -count=1 -timeout 30m -run '^TestFault' ./...
+	@# Beside each other, so that those which wait for a disk and those which compute fill the processors.
+	FORGE_CPD_FAULT=$(FAULT) $(GO) test -count=1 -timeout 30m -p 4 -parallel 4 -run '^TestFault' ./...
 	FORGE_CPD_FAULT=$(FAULT) $(GO) test -race -count=1 -timeout 30m -run '^TestFaultLinear' ./storage
 
 test-agents: build ## the real Claude Code, Codex and Gemini against a model of our own; needs npm

@@ -107,7 +107,11 @@ func (r *report) crowd(root string, idle int, d time.Duration, rounds int) error
 	return r.holdUp(s, rounds)
 }
 
-// idleSessions asks a daemon that has done nothing yet, so that no garbage is counted or reused.
+// comesToRest is longer than the daemon takes to give back what it was busy with.
+const comesToRest = 7 * time.Second
+
+// idleSessions asks a daemon that has done nothing yet, and asks again when it has come to
+// rest, so that no garbage is counted or reused.
 func (r *report) idleSessions(s *daemon) error {
 	const sessions = 10_000
 	w, err := dial(s.sock)
@@ -124,12 +128,16 @@ func (r *report) idleSessions(s *daemon) error {
 			return err
 		}
 	}
+	if err := s.settle(); err != nil {
+		return err
+	}
+	time.Sleep(comesToRest)
 	after, err := s.resident()
 	if err != nil {
 		return err
 	}
 	r.goal("memory of an idle session, KiB, of 10000", 4, false, (after-before)/sessions/1024, "resident")
-	return s.settle()
+	return nil
 }
 
 // holdUp has one client put 16 MiB states while another puts 1 KB ones.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	runtimemetrics "runtime/metrics"
 	"slices"
@@ -12,9 +13,6 @@ import (
 const (
 	memorySlack = 48 << 20 // what the collector needs to work with
 	memoryEvery = time.Second
-	// leastGarbage may lie about before it is collected, however little is alive: a small
-	// store under load would be collected a hundred times a second.
-	leastGarbage = 16 << 20
 )
 
 // boundGarbage has Go collect earlier while large messages are many. Left alone, garbage
@@ -32,7 +30,6 @@ func (d *instance) boundGarbage(ctx context.Context) {
 	tick := time.NewTicker(memoryEvery)
 	defer tick.Stop()
 	var last int64
-	percent := 100
 	var minute []int64
 	for {
 		runtimemetrics.Read(now)
@@ -43,9 +40,6 @@ func (d *instance) boundGarbage(ctx context.Context) {
 			debug.SetMemoryLimit(limit)
 			last = limit
 		}
-		if os.Getenv("GOGC") == "" {
-			percent = setPercent(percent, int64(now[0].Value.Uint64()))
-		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -54,11 +48,68 @@ func (d *instance) boundGarbage(ctx context.Context) {
 	}
 }
 
-// setPercent has Go collect when there is as much garbage as what is alive, or leastGarbage.
-func setPercent(last int, alive int64) int {
-	percent := 100 * max(1, int(leastGarbage/max(alive, 1<<20)))
-	if percent != last {
-		debug.SetGCPercent(percent)
+const (
+	// busyGarbage may lie about while much is allocated, however little is alive: otherwise a
+	// small store under load is collected fifty times a second, a tenth of its processor time.
+	busyGarbage = 64 << 20
+	// busyGap between two collections says that much is allocated.
+	busyGap = 200 * time.Millisecond
+	// quietTime without a collection ends that, and what is free goes back to the system.
+	quietTime = 5 * time.Second
+)
+
+// spareCollections lets garbage grow to busyGarbage while the daemon is busy, and no larger
+// than what is alive, as Go does, while it is not. GOGC from the environment stays.
+func spareCollections(ctx context.Context, quiet time.Duration) {
+	if os.Getenv("GOGC") != "" {
+		return
 	}
-	return percent
+	collected := make(chan struct{}, 1)
+	watchCollections(ctx, collected)
+	percent := 100
+	set := func(p int) {
+		if p != percent {
+			debug.SetGCPercent(p)
+			percent = p
+		}
+	}
+	defer func() { set(100) }()
+	live := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	var last time.Time
+	timer := time.NewTimer(quiet)
+	defer timer.Stop()
+	for {
+		select {
+		case <-collected:
+			now := time.Now()
+			if percent > 100 || now.Sub(last) < busyGap { // and follow what is alive, both ways
+				runtimemetrics.Read(live)
+				set(100 * max(1, int(busyGarbage/max(live[0].Value.Uint64(), 1<<20))))
+			}
+			last = now
+			timer.Reset(quiet)
+		case <-timer.C:
+			if percent > 100 {
+				set(100)
+				debug.FreeOSMemory()
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// watchCollections tells of each collection until ctx ends: an object that nobody refers to
+// is cleaned up after each.
+func watchCollections(ctx context.Context, tell chan<- struct{}) {
+	type canary [64]byte
+	runtime.AddCleanup(new(canary), func(tell chan<- struct{}) {
+		select {
+		case tell <- struct{}{}:
+		default:
+		}
+		if ctx.Err() == nil {
+			watchCollections(ctx, tell)
+		}
+	}, tell)
 }

@@ -210,6 +210,7 @@ func (d *instance) serve(ctx context.Context, l net.Listener) error {
 	wg.Go(func() { d.svc.runScrub(work, d.reloader.wake) })
 	wg.Go(func() { d.runRetention(work) })
 	wg.Go(func() { d.boundGarbage(work) })
+	wg.Go(func() { spareCollections(work, quietTime) })
 	served := make(chan struct{})
 	wg.Go(func() {
 		defer close(served)

@@ -73,10 +73,11 @@ func (t *tree) readPinned(id checkpoint.ID) (*pinnedSession, error) {
 	}
 	last := slices.Index(m[r.Bytes:], '\n') + 1
 	m = m[:r.Bytes+int64(last)]
-	if pinned(m, &r) != "" {
+	state := t.manifestState(m)
+	if pinned(m, &r, state) != "" {
 		return nil, errUnpinned
 	}
-	return &pinnedSession{meta, m, t.manifestState(m)}, nil
+	return &pinnedSession{meta, m, state}, nil
 }
 
 // copySessions copies every session that is there now. One that is made later is not

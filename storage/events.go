@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -269,21 +270,26 @@ func (s *dirStore) readEventFile(first uint64) (list []eventLine, sound bool, er
 	if err != nil {
 		return nil, false, err
 	}
+	list, sound = parseEvents(first, b)
+	return list, sound, nil
+}
+
+func parseEvents(first uint64, b []byte) (list []eventLine, sound bool) {
 	for _, l := range splitLines(b) {
 		r, err := parseRecord(l)
 		if err != nil || r.Type != recEvent || r.Event == nil || r.Number != first+uint64(len(list)) {
-			return list, false, nil
+			return list, false
 		}
 		list = append(list, eventLine{r.Number, r.Event})
 	}
-	return list, true, nil
+	return list, true
 }
 
 // splitLines cuts after each new line; a last piece without one is a line too.
 func splitLines(b []byte) [][]byte {
 	var out [][]byte
 	for len(b) > 0 {
-		n := slices.Index(b, '\n') + 1
+		n := bytes.IndexByte(b, '\n') + 1
 		if n == 0 {
 			n = len(b)
 		}

@@ -102,6 +102,7 @@ func TestFaultReadOnlyAfterADeathAndBack(t *testing.T) {
 	if !full(t) {
 		step = 7
 	}
+	t.Parallel()
 	for n := 1; ; n += step {
 		left, w, died := killedAt(n, same)
 		if !died {

@@ -121,6 +121,7 @@ func TestFaultEveryByte(t *testing.T) {
 	if !full(t) {
 		values, stride = someValues, 7
 	}
+	t.Parallel()
 	var cases atomic.Int64
 	done := map[string]bool{}
 	for _, r := range []*rotting{newBytes(t, closed, false), newBytes(t, closed, true)} {
@@ -149,6 +150,7 @@ func TestFaultEveryByteOfTheJournal(t *testing.T) {
 	if !full(t) {
 		values, stride = someValues, 7
 	}
+	t.Parallel()
 	var cases atomic.Int64
 	r := newBytes(t, behind, false)
 	for _, path := range append(vfstest.Files(r.mem, "journal"), "LOCK") {
@@ -197,6 +199,7 @@ func TestFaultEveryByteOfTheJournal(t *testing.T) {
 
 func TestFaultEveryByteNoticesMutants(t *testing.T) {
 	full(t)
+	t.Parallel()
 	r := newRotting(t, closed)
 	original := r.mem.Clone()
 	r.wrap = func(f vfs.FS) vfs.FS { return vfstest.SameMeaning(f, original) }

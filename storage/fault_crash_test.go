@@ -1,12 +1,15 @@
 package storage_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -55,20 +58,44 @@ var requests = []request{
 	{"create with a file", func(c *client, b *base) { c.create(b.session, b.next(), `{}`, "a new file") }},
 	{"create a large one", func(c *client, b *base) { c.create(b.session, b.next(), `"`+strings.Repeat("large", 1000)+`"`, "") }},
 	{"create two", func(c *client, b *base) { c.createMany(b.session, b.next(), b.next()) }},
-	{"annotate", func(c *client, b *base) { c.annotate(b.old[2], "note "+b.next().String()) }},
-	{"delete", func(c *client, b *base) {
-		for _, id := range b.old {
-			if !c.w.going[id] {
-				c.delete(id)
-				return
-			}
-		}
+	{"annotate", func(c *client, b *base) {
+		b.one(c, false, func(id checkpoint.ID) { c.annotate(id, "note "+b.next().String()) })
 	}},
+	{"delete", func(c *client, b *base) { b.one(c, true, c.delete) }},
 	{"compact", func(c *client, b *base) { c.compact(b.session, 1, nil) }},
 	{"create a session", func(c *client, b *base) { c.createSession(b.next()) }},
-	{"fork", func(c *client, b *base) { c.fork(b.old[2], b.next()) }},
-	{"restore", func(c *client, b *base) { c.restore(b.session, b.old[2]) }},
+	{"fork", func(c *client, b *base) {
+		b.one(c, false, func(id checkpoint.ID) { c.fork(id, b.next()) })
+	}},
+	{"restore", func(c *client, b *base) {
+		b.one(c, false, func(id checkpoint.ID) { c.restore(b.session, id) })
+	}},
 	{"sync", func(c *client, _ *base) { c.sync() }},
+}
+
+// one does something to a checkpoint that is there: an old one while there is one. When
+// all are deleted, it must be refused.
+func (b *base) one(c *client, first bool, do func(checkpoint.ID)) {
+	left := slices.DeleteFunc(slices.Collect(maps.Keys(c.w.made)), func(id checkpoint.ID) bool { return c.w.going[id] })
+	if len(left) == 0 {
+		before := len(c.errs)
+		do(b.old[2])
+		if err := errors.Join(c.errs[before:]...); !errors.Is(err, checkpoint.ErrNotFound) {
+			c.failed(fmt.Errorf("what is deleted was not refused: %v", err))
+			return
+		}
+		c.errs = c.errs[:before]
+		return
+	}
+	slices.SortFunc(left, func(x, y checkpoint.ID) int { return cmp.Compare(c.w.made[x].sequence, c.w.made[y].sequence) })
+	switch {
+	case first:
+		do(left[0])
+	case slices.Contains(left, b.old[2]):
+		do(b.old[2])
+	default:
+		do(left[len(left)-1])
+	}
 }
 
 // crash runs a workload and looks at every state that a power cut may leave of it.
@@ -124,14 +151,6 @@ func workloads(length int, kinds []request) [][]request {
 	return list
 }
 
-// distinct are the kinds of which every three in a row are looked at: what the others
-// write, one of these writes too.
-func distinct() []request {
-	return slices.DeleteFunc(slices.Clone(requests), func(r request) bool {
-		return r.name == "create" || r.name == "create two" || r.name == "create a session" || r.name == "compact"
-	})
-}
-
 func names(list []request) string {
 	var n []string
 	for _, r := range list {
@@ -146,7 +165,7 @@ func names(list []request) string {
 func TestFaultEveryCrashState(t *testing.T) {
 	list := workloads(1, requests)
 	if full(t) {
-		list = slices.Concat(list, workloads(2, requests), workloads(3, distinct()))
+		list = slices.Concat(list, workloads(2, requests), workloads(3, requests))
 	} else {
 		for i, w := range workloads(2, requests) {
 			if i%16 == 0 {
@@ -154,14 +173,15 @@ func TestFaultEveryCrashState(t *testing.T) {
 			}
 		}
 	}
+	t.Parallel()
 	var mu sync.Mutex
 	var total vfstest.Crashes
-	const lanes = 4
-	for lane := range lanes {
+	var next atomic.Int64
+	for lane := range 4 {
 		t.Run(fmt.Sprint("lane ", lane), func(t *testing.T) {
 			t.Parallel()
 			b := newBase(t)
-			for i := lane; i < len(list); i += lanes {
+			for i := next.Add(1) - 1; i < int64(len(list)); i = next.Add(1) - 1 {
 				count, err := b.crash(list[i], same)
 				if err != nil {
 					t.Errorf("%s: %v", names(list[i]), err)
@@ -182,6 +202,7 @@ func TestFaultEveryCrashStateWithSyncFS(t *testing.T) {
 	if !full(t) {
 		list = list[4:8]
 	}
+	t.Parallel()
 	b := newBase(t)
 	b.syncFS = true
 	var total vfstest.Crashes
@@ -199,6 +220,7 @@ func TestFaultEveryCrashStateWithSyncFS(t *testing.T) {
 // The first start ever, cut at any moment, leaves something that starts.
 func TestFaultEveryCrashStateOfTheFirstStart(t *testing.T) {
 	full(t)
+	t.Parallel()
 	b := &base{mem: vfs.NewMem(), w: newWorld(), session: checkpoint.NewID(), next: checkpoint.NewID}
 	first := request{"first start", func(c *client, b *base) {
 		c.createSession(b.session)
@@ -213,6 +235,7 @@ func TestFaultEveryCrashStateOfTheFirstStart(t *testing.T) {
 
 func TestFaultEveryCrashStateNoticesMutants(t *testing.T) {
 	full(t)
+	t.Parallel()
 	for name, mutant := range map[string]func(vfs.FS) vfs.FS{
 		"the journal is not flushed":       func(f vfs.FS) vfs.FS { return vfstest.NoSync(f, "journal/") },
 		"nothing is flushed":               func(f vfs.FS) vfs.FS { return vfstest.NoSync(f, "") },

@@ -137,6 +137,7 @@ func TestFaultDiesAtEveryCall(t *testing.T) {
 	if !full(t) {
 		step, again = 5, 17
 	}
+	t.Parallel()
 	var mu sync.Mutex
 	deaths, cuts := 0, 0
 	const lanes = 4
@@ -168,6 +169,7 @@ func TestFaultDiesAtEveryCall(t *testing.T) {
 // A store that acknowledged before it wrote would pass a test of clean runs only.
 func TestFaultDiesAtEveryCallNoticesMutants(t *testing.T) {
 	full(t)
+	t.Parallel()
 	late := func(f vfs.FS) vfs.FS { return vfstest.LateWrites(f, "journal/") }
 	for n := 1; ; n++ {
 		left, w, died := killedAt(n, late)

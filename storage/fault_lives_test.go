@@ -327,6 +327,7 @@ func TestFaultManyLives(t *testing.T) {
 	if full(t) {
 		seeds = 10_000
 	}
+	t.Parallel()
 	if text := os.Getenv("FORGE_CPD_SEED"); text != "" {
 		var err error
 		if first, err = strconv.ParseUint(text, 10, 64); err != nil {
@@ -340,6 +341,7 @@ func TestFaultManyLives(t *testing.T) {
 
 func TestFaultManyLivesNoticesMutants(t *testing.T) {
 	full(t)
+	t.Parallel()
 	for name, mutant := range map[string]func(vfs.FS) vfs.FS{
 		"the journal is not flushed":       func(f vfs.FS) vfs.FS { return vfstest.NoSync(f, "journal/") },
 		"the journal is written late":      func(f vfs.FS) vfs.FS { return vfstest.LateWrites(f, "journal/") },

@@ -108,6 +108,7 @@ func TestFaultNumbersAreNeverUsedTwice(t *testing.T) {
 	if !full(t) {
 		rounds = 4_000
 	}
+	t.Parallel()
 	const lanes = 4
 	for lane := range uint64(lanes) {
 		t.Run(fmt.Sprint("lane ", lane), func(t *testing.T) {
@@ -122,6 +123,7 @@ func TestFaultNumbersAreNeverUsedTwice(t *testing.T) {
 // A store that kept its counter in the content of files would give numbers again.
 func TestFaultNumbersNoticesMutants(t *testing.T) {
 	full(t)
+	t.Parallel()
 	err := numbers(1, 4_000, func(f vfs.FS) vfs.FS { return vfstest.NoNames(f, "journal/") })
 	if err == nil {
 		t.Fatal("a counter that is kept in contents alone was not noticed")

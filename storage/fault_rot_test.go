@@ -209,6 +209,7 @@ func kind(path string) string {
 
 func TestFaultDamagedFiles(t *testing.T) {
 	full(t)
+	t.Parallel()
 	for _, left := range []rest{closed, published, behind} {
 		r := newRotting(t, left)
 		files := vfstest.Files(r.mem, ".")
@@ -296,6 +297,7 @@ func (r *rotting) swapped(m *vfs.Mem, paths ...string) error {
 
 func TestFaultDamagedFilesNoticesMutants(t *testing.T) {
 	full(t)
+	t.Parallel()
 	r := newRotting(t, closed)
 	original := r.mem.Clone()
 	r.wrap = func(f vfs.FS) vfs.FS { return vfstest.Stale(f, original) }

@@ -338,7 +338,7 @@ func (w *world) sound(s storage.Store) error {
 
 func everything(s storage.Store) ([]checkpoint.Summary, error) {
 	var list []checkpoint.Summary
-	for q := (storage.Query{Limit: 1000}); ; {
+	for q := (storage.Query{Limit: 50}); ; {
 		page, err := s.List(context.Background(), q)
 		if err != nil {
 			return nil, err

@@ -103,16 +103,16 @@ func (s *dirStore) roots(complete bool) blob.Roots {
 var errDamagedRoots = errors.New("what damaged checkpoints name is not known: no captured file is removed")
 
 func (s *dirStore) rootsOf(l location, yield func(blob.Sum) error) error {
-	st, err := s.load(l)
+	_, p, err := s.loadParsed(l)
 	if err != nil {
 		if _, gone := s.find(l.id); gone != nil {
 			return nil // deleted meanwhile
 		}
 		return err
 	}
-	files, err := filesOf(st)
+	files, err := p.files()
 	if err != nil {
-		return err
+		return checkpoint.Errorf(checkpoint.KindInternal, "%w", err)
 	}
 	for _, f := range files {
 		sum, err := blob.ParseSum(f.SHA256)

@@ -11,7 +11,7 @@ const (
 	// patience is how long a record stays in the journal alone while commits keep coming.
 	patience = 2 * time.Second
 	// maxBehind records may wait: closing the store publishes them all.
-	maxBehind = 16384
+	maxBehind = 24576
 )
 
 // pace is what the publisher knows of the committer's work; guarded by the queue's lock.
@@ -39,7 +39,7 @@ func (s *dirStore) givesWay() bool {
 	if p.busy {
 		p.newest = time.Now()
 	}
-	if p.waiters > 0 || s.closing || s.backlog > s.opts.BacklogBytes/2 || p.behind > maxBehind || s.stuck() != nil {
+	if p.waiters > 0 || s.closing || s.backlog > s.opts.BacklogBytes/4*3 || p.behind > maxBehind || s.stuck() != nil {
 		return false
 	}
 	left := min(quietTime-time.Since(p.newest), patience-time.Since(p.oldest))

@@ -39,7 +39,7 @@ const (
 	rowUnread              // only what the manifest tells of it is known yet
 )
 
-const chunkRows = 4096
+const chunkRows = 256
 
 // rowID says where a row is. Rows live in chunks, so that growing copies nothing.
 type rowID uint32

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -69,9 +70,9 @@ func parseSegmentName(name string) (number, ceiling uint64, ext string, ok bool)
 	if len(base) != 41 || base[20] != '-' || ext != "jsonl" && ext != "a" && ext != "b" {
 		return 0, 0, "", false
 	}
-	n, err1 := fmt.Sscanf(base[:20], "%020d", &number)
-	m, err2 := fmt.Sscanf(base[21:], "%020d", &ceiling)
-	return number, ceiling, ext, n == 1 && m == 1 && err1 == nil && err2 == nil
+	number, err1 := strconv.ParseUint(base[:20], 10, 64)
+	ceiling, err2 := strconv.ParseUint(base[21:], 10, 64)
+	return number, ceiling, ext, err1 == nil && err2 == nil
 }
 
 // reserve is the ceiling of a segment that goes on after a number.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"time"
@@ -56,8 +57,10 @@ func parseLine(b []byte) (line, error) {
 		return line{}, fmt.Errorf("the line does not end as it must")
 	}
 	l.body = rest[:len(rest)-len(lineEnd)]
-	if got := hexSum(l.body); got != l.sum {
-		return line{}, fmt.Errorf("checksum is sha256:%s, the line says sha256:%.64s", got, l.sum)
+	sum := sha256.Sum256(l.body)
+	var got [hexBytes]byte
+	if hex.Encode(got[:], sum[:]); string(got[:]) != l.sum {
+		return line{}, fmt.Errorf("checksum is sha256:%s, the line says sha256:%.64s", got[:], l.sum)
 	}
 	return l, nil
 }
@@ -85,6 +88,8 @@ func encodeRecord(r any) (b []byte, sum string, err error) {
 	return append(b, lineEnd...), sum, nil
 }
 
+var errNoRecord = errors.New("a checkpoint is where a record is due")
+
 // parseRecord is parseLine for a record, decoded.
 func parseRecord(b []byte) (record, error) {
 	l, err := parseLine(b)
@@ -92,15 +97,9 @@ func parseRecord(b []byte) (record, error) {
 		return record{}, err
 	}
 	if l.isCheckpoint {
-		return record{}, fmt.Errorf("a checkpoint is where a record is due")
+		return record{}, errNoRecord
 	}
 	return decodeRecord(l)
-}
-
-func decodeRecord(l line) (r record, err error) {
-	err = json.Unmarshal(l.body, &r)
-	r.sum = l.sum
-	return r, err
 }
 
 // Types of records.

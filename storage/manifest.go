@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ func (s *dirStore) readManifest(l *sessionLoad, meta *record, c *journalChanges)
 	}
 	state := s.manifestState(b)
 	if problem != "" {
-		if err != errStrange && (meta.Session != nil || state.broken) {
+		if err != errStrange && (meta.Session != nil || state.broken != "") {
 			if err := s.quarantineCopy(path, b, problem); err != nil {
 				return err
 			}
@@ -99,28 +100,32 @@ type manifestState struct {
 	added   map[checkpoint.ID]listed
 	notes   map[checkpoint.ID]record
 	removed map[string]bool // file names
-	broken  bool            // some line does not verify
+	broken  string          // the first line that does not verify, and why
+	last    record          // the last line, when it is a record that tells more than added
 	session *sessionMeta    // the settings that it told of last
 }
 
 // manifestState reads what lines verify.
 func (s *dirStore) manifestState(b []byte) *manifestState {
 	m := &manifestState{added: map[checkpoint.ID]listed{}, notes: map[checkpoint.ID]record{}, removed: map[string]bool{}}
-	for _, l := range splitLines(b) {
+	for i, l := range splitLines(b) {
+		m.last = record{}
 		ln, err := parseLine(l)
-		if err != nil || ln.isCheckpoint {
-			m.broken = true
-			continue
+		if err == nil && ln.isCheckpoint {
+			err = errNoRecord
 		}
-		if add, ok := parseAdded(ln.body); ok {
-			m.added[add.id] = add
-			continue
+		if err == nil {
+			if add, ok := parseAdded(ln.body); ok {
+				m.added[add.id] = add
+				continue
+			}
+			m.last, err = decodeRecord(ln)
 		}
-		r, err := decodeRecord(ln)
 		if err != nil {
-			m.broken = true
+			m.broken = cmp.Or(m.broken, fmt.Sprintf("line %d: %v", i+1, err))
 			continue
 		}
+		r := m.last
 		switch r.Type {
 		case recAdded:
 			m.added[r.CheckpointID] = listed{r.CheckpointID, r.Number, r.Bytes, r.Sum}
@@ -179,10 +184,10 @@ func parseCheckpointName(name string) (number uint64, id checkpoint.ID, ok bool)
 	if !isJSON || len(base) != 57 || base[20] != '-' {
 		return 0, id, false
 	}
-	if _, err := fmt.Sscanf(base[:20], "%020d", &number); err != nil {
-		return 0, id, false
+	number, err := strconv.ParseUint(base[:20], 10, 64)
+	if err == nil {
+		id, err = checkpoint.ParseID(base[21:])
 	}
-	id, err := checkpoint.ParseID(base[21:])
 	return number, id, err == nil
 }
 

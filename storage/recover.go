@@ -34,14 +34,13 @@ func (s *dirStore) recover() error {
 	if err := s.checkMarkers(reads); err != nil {
 		return err
 	}
-	if err := s.openEvents(reads); err != nil {
-		return err
-	}
-	image, err := s.readIndex()
-	if err == nil {
-		err = s.openIndex(image)
-	}
+	image, wait, err := s.readIndex()
 	if err != nil {
+		return s.storageError("reading the index", err)
+	}
+	events := s.openEvents(reads)
+	wait()
+	if err := s.openIndex(image); err != nil {
 		return s.storageError("opening the index", err)
 	}
 	pending := journalView(reads, s.headState.Group)
@@ -51,6 +50,9 @@ func (s *dirStore) recover() error {
 	}
 	if err != nil {
 		return s.storageError("reading the sessions", err)
+	}
+	if err := events(); err != nil {
+		return err
 	}
 	s.mendManifests()
 	if len(unread.jobs) == 0 {

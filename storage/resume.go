@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -171,24 +173,32 @@ func (s *dirStore) missing(path string) error {
 	return nil
 }
 
-// openEvents goes on with the file that head.json pins; lines beyond it are the journal's to add again.
-func (s *dirStore) openEvents(reads []*segmentRead) error {
+// openEvents goes on with the file that head.json pins; lines beyond it are the journal's to
+// add again. It is hashed beside what else a start reads: done waits for it.
+func (s *dirStore) openEvents(reads []*segmentRead) (done func() error) {
 	if s.headState.Type == "" {
-		return s.resumeEvents(reads)
+		return func() error { return s.resumeEvents(reads) }
 	}
 	if s.headState.File == "" || s.headState.Count == 0 {
-		return nil
+		return func() error { return nil }
 	}
 	b, err := s.readAll(s.headState.File)
+	h := sha256.New()
+	var hashing sync.WaitGroup
+	if int64(len(b)) >= s.headState.Bytes {
+		hashing.Go(func() { h.Write(b[:s.headState.Bytes]) })
+	}
+	return func() error {
+		hashing.Wait()
+		return s.checkEvents(reads, b, err, h)
+	}
+}
+
+func (s *dirStore) checkEvents(reads []*segmentRead, b []byte, err error, h hash.Hash) error {
 	if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errStrange) {
 		return s.storageError("reading events", err)
 	}
-	h := sha256.New()
-	var beyond []byte
-	if int64(len(b)) >= s.headState.Bytes {
-		h.Write(b[:s.headState.Bytes])
-		beyond = b[s.headState.Bytes:]
-	}
+	beyond := b[min(int64(len(b)), s.headState.Bytes):]
 	if err != nil || hex.EncodeToString(h.Sum(nil)) != s.headState.Sum {
 		problem := "it is not what head.json says"
 		if err != nil {

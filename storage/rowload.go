@@ -1,12 +1,14 @@
 package storage
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
@@ -23,22 +25,24 @@ type indexImage struct {
 	used   []int // by slot: rows before this place are the session's; 0: none
 }
 
-// readIndex reads it. Nothing in it is an error: what it does not tell, the files do.
-func (s *dirStore) readIndex() (*indexImage, error) {
-	x := &indexImage{pins: map[[sha256.Size]byte]pin{}}
+// readIndex reads it; it is whole when wait returns. Nothing in it is an error: what it does
+// not tell, the files do.
+func (s *dirStore) readIndex() (x *indexImage, wait func(), err error) {
+	x, wait = &indexImage{pins: map[[sha256.Size]byte]pin{}}, func() {}
 	if s.opts.fromFiles {
-		return x, nil
+		return x, wait, nil
 	}
 	data, err := s.readAll(rowsPath)
 	switch {
 	case err == nil:
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, errStrange), errors.Is(err, syscall.EIO):
-		return x, nil
+		return x, wait, nil
 	default:
-		return x, err
+		return x, wait, err
 	}
-	x.parse(data, s.storeID)
-	return x, nil
+	var parsing sync.WaitGroup
+	parsing.Go(func() { x.parse(data, s.storeID) })
+	return x, parsing.Wait, nil
 }
 
 // parse takes what is whole of the rows of this store.
@@ -122,27 +126,41 @@ func (x *indexImage) settled() (deleted map[uint64]bool, notes map[checkpoint.ID
 // load puts the rows of the sessions that use found into memory.
 func (x *indexImage) load(s *dirStore, sessions []*session) {
 	deleted, notes := x.settled()
-	size := rowSizes[rowAdd]
-	s.index.grow(x.rows)
+	kept := make([]int, 0, x.rows)
 	for at := rowSizes[rowStart]; at < x.end; at += rowSizes[x.data[at]] {
-		if x.data[at] != rowAdd {
+		if x.data[at] != rowAdd || at >= x.used[binary.LittleEndian.Uint32(x.data[at+1:])] ||
+			len(deleted) > 0 && deleted[binary.LittleEndian.Uint64(x.data[at+21:])] {
 			continue
 		}
-		slot, r, _ := rowEntry(x.data[at : at+size])
+		kept = append(kept, at)
+	}
+	// The map takes as long as all else: the two are made beside each other.
+	ids := make(map[checkpoint.ID]rowID, len(kept))
+	var mapping sync.WaitGroup
+	mapping.Go(func() {
+		for i, at := range kept {
+			ids[checkpoint.ID(x.data[at+5:at+21])] = rowID(i)
+		}
+	})
+	s.index.order = make([]rowID, 0, len(kept))
+	for _, at := range kept {
+		slot, r, _ := rowEntry(x.data[at : at+rowSizes[rowAdd]])
 		if r.flags&rowCorrupt != 0 { // unless quarantine still says so, the file tells
 			r.flags, r.sumLen = r.flags&^rowCorrupt|rowUnread, 0
-		}
-		if at >= x.used[slot] || len(deleted) > 0 && deleted[r.sequence] {
-			continue
 		}
 		if len(notes) > 0 {
 			if n, ok := notes[r.id]; ok {
 				r.notes = n
 			}
 		}
-		s.index.load(sessions[slot], r)
+		s.index.append(sessions[slot], r)
 		s.lastAt = max(s.lastAt, r.at)
 		s.log.count(1, r.sumSize())
+	}
+	mapping.Wait()
+	s.index.byID = ids
+	if len(ids) < len(kept) {
+		s.index.dropOlder(sessions)
 	}
 }
 
@@ -166,32 +184,48 @@ func (x *indexImage) rowOf(known map[checkpoint.ID]int, want *listed) (row, bool
 	}
 	_, r, sum := rowEntry(x.data[at : at+rowSizes[rowAdd]])
 	start, err := hex.DecodeString(want.sum[:16])
-	return r, err == nil && string(start) == sum && r.sequence == want.number && int64(r.bytes) == want.bytes && r.flags&rowCorrupt == 0
+	return r, err == nil && bytes.Equal(start, sum) && r.sequence == want.number && int64(r.bytes) == want.bytes && r.flags&rowCorrupt == 0
 }
 
-// grow makes room for n rows.
-func (x *index) grow(n int) {
-	if len(x.byID) == 0 && n > 0 {
-		x.byID = make(map[checkpoint.ID]rowID, n)
-		x.order = make([]rowID, 0, n)
-	}
-}
-
-// load is add for many rows in any order; sort must follow.
-func (x *index) load(s *session, r row) rowID {
+// append puts a row behind all others; sort must follow.
+func (x *index) append(s *session, r row) rowID {
 	r.session = s.slot
-	if old, ok := x.byID[r.id]; ok {
-		x.bytes += int64(r.bytes) - int64(x.row(old).bytes)
-		*x.row(old) = r
-		return old
-	}
 	id := x.place()
 	*x.row(id) = r
-	x.byID[r.id] = id
 	x.order = append(x.order, id)
 	s.rows = append(s.rows, id)
 	x.bytes += int64(r.bytes)
 	return id
+}
+
+// load is add for many rows in any order; sort must follow. The later one of an id counts.
+func (x *index) load(s *session, r row) {
+	old, ok := x.byID[r.id]
+	if !ok {
+		x.byID[r.id] = x.append(s, r)
+		return
+	}
+	r.session = s.slot
+	x.bytes += int64(r.bytes) - int64(x.row(old).bytes)
+	*x.row(old) = r
+}
+
+// dropOlder takes away rows that a later one of their id stands for: a healed one stands twice.
+func (x *index) dropOlder(sessions []*session) {
+	older := func(id rowID) bool { return x.byID[x.row(id).id] != id }
+	for _, s := range sessions {
+		if s != nil {
+			s.rows = slices.DeleteFunc(s.rows, older)
+		}
+	}
+	x.order = slices.DeleteFunc(x.order, func(id rowID) bool {
+		if !older(id) {
+			return false
+		}
+		x.bytes -= int64(x.row(id).bytes)
+		x.free = append(x.free, id)
+		return true
+	})
 }
 
 // sort puts the lists in order after load.

@@ -38,7 +38,7 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // rowSizes are those of whole entries: kind, content, check.
-var rowSizes = map[byte]int{
+var rowSizes = [256]int{
 	rowStart: 1 + 1 + 16 + 4, rowSession: 1 + 4 + 16 + 4, rowAdd: 1 + 69 + 4, rowDelete: 1 + 4 + 16 + 8 + 4,
 	rowNotes: 1 + 4 + 16 + 2 + 4, rowPin: 1 + 4 + 32 + 8 + 32 + hashStateSize + 4,
 }
@@ -100,7 +100,7 @@ func appendRowStart(b []byte, slot uint32, r *row, sum string) []byte {
 }
 
 // rowEntry is appendRowStart read back.
-func rowEntry(e []byte) (slot uint32, r row, sum string) {
+func rowEntry(e []byte) (slot uint32, r row, sum []byte) {
 	le := binary.LittleEndian
 	slot, e = le.Uint32(e[1:]), e[5:]
 	copy(r.id[:], e)
@@ -109,7 +109,7 @@ func rowEntry(e []byte) (slot uint32, r row, sum string) {
 	r.trigger, r.cause, r.flags = e[22], e[23], e[24]
 	e = e[25:]
 	r.sumOff, r.sumLen, r.sumCheck = int64(le.Uint64(e)), le.Uint32(e[8:]), le.Uint32(e[12:])
-	return slot, r, string(e[16:24])
+	return slot, r, e[16:24]
 }
 
 func appendDelete(b []byte, slot uint32, id checkpoint.ID, number uint64) []byte {

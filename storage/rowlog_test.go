@@ -335,3 +335,30 @@ func TestMemoryOfACheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A row that was healed stands twice in the log: the later one counts, once.
+func TestTheLaterRowOfAnIDCounts(t *testing.T) {
+	s := &dirStore{index: newIndex(), storeID: checkpoint.NewID()}
+	meta := sessionMeta{}
+	meta.ID = checkpoint.NewID()
+	sess := s.index.addSession(meta)
+	a, b := checkpoint.NewID(), checkpoint.NewID()
+	data := appendSlot(appendStart(nil, s.storeID), 0, meta.ID)
+	for _, r := range []row{{id: a, sequence: 1, bytes: 10}, {id: b, sequence: 2, bytes: 20}, {id: a, sequence: 1, bytes: 11, sumLen: 7}} {
+		data = appendRow(data, 0, &r, "")
+	}
+	x := &indexImage{pins: map[[32]byte]pin{}}
+	x.parse(data, s.storeID)
+	x.used[0] = len(data)
+	x.load(s, []*session{sess})
+	s.index.sort()
+	if len(sess.rows) != 2 || len(s.index.order) != 2 || len(s.index.byID) != 2 || s.index.bytes != 31 {
+		t.Fatalf("%d rows of the session, %d in all, %d ids, %d bytes", len(sess.rows), len(s.index.order), len(s.index.byID), s.index.bytes)
+	}
+	if r := s.index.row(s.index.byID[a]); r.bytes != 11 || r.sumLen != 7 {
+		t.Errorf("the first row counts: %+v", r)
+	}
+	if s.index.add(sess, row{id: checkpoint.NewID(), sequence: 3}); s.index.row(sess.rows[2]).sequence != 3 {
+		t.Error("the place that is free is not used well")
+	}
+}

@@ -238,7 +238,7 @@ func (t *trimmed) copy(batch []int) error {
 			sums = append(sums, ref.open[:r.sumSize()])
 			off += r.sumSize()
 		}
-		rows = appendRowStart(rows, t.slot[slot], &r, sum)
+		rows = appendRowStart(rows, t.slot[slot], &r, string(sum))
 		t.live++
 	}
 	return t.add(rows, sums)

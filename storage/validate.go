@@ -169,29 +169,26 @@ func (a *audit) described(id checkpoint.ID) error {
 		n := bytes.IndexByte(m[meta.Bytes:], '\n') + 1
 		m = m[:meta.Bytes+int64(n)]
 	}
-	if problem := pinned(m, &meta); problem != "" {
+	state := s.manifestState(m)
+	if problem := pinned(m, &meta, state); problem != "" {
 		a.problem(checkpoint.ID{}, dir+"/manifest.jsonl", problem)
 		return nil
 	}
-	state := s.manifestState(m)
 	return a.contents(id, state)
 }
 
 // pinned says how a manifest differs from what session.json says of it.
-func pinned(m []byte, meta *record) string {
-	for i, l := range splitLines(m) {
-		if _, err := parseRecord(l); err != nil {
-			return fmt.Sprintf("line %d: %v", i+1, err)
-		}
+func pinned(m []byte, meta *record, state *manifestState) string {
+	if state.broken != "" {
+		return state.broken
 	}
 	if meta.Bytes < 0 || int64(len(m)) < meta.Bytes || hexSum(m[:meta.Bytes]) != meta.Sum {
 		return "it is not what session.json says"
 	}
-	rest := splitLines(m[meta.Bytes:])
-	if len(rest) != 1 {
+	if rest := m[meta.Bytes:]; bytes.IndexByte(rest, '\n') != len(rest)-1 || len(rest) == 0 {
 		return "it does not end where session.json says"
 	}
-	if r, err := parseRecord(rest[0]); err != nil || r.Type != recDescribed || r.Sum != meta.sum {
+	if state.last.Type != recDescribed || state.last.Sum != meta.sum {
 		return "its last line names another session.json"
 	}
 	return ""

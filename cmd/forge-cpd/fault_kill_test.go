@@ -40,6 +40,7 @@ func (r *rig) round() []string {
 
 func TestFaultKillNine(t *testing.T) {
 	rounds := faultRounds(t, 1000, 200)
+	t.Parallel()
 	r := newRig(t, buildDaemon(t), t.TempDir())
 	r.start()
 	for i := range rounds {
@@ -59,6 +60,7 @@ func TestFaultKillNine(t *testing.T) {
 // A daemon that writes its journal a moment after it has answered.
 func TestFaultKillNineNoticesMutants(t *testing.T) {
 	rounds := faultRounds(t, 100, 100)
+	t.Parallel()
 	bin := buildDaemon(t, "func (f *osFile) WriteAt(off int64, bufs ...[]byte) (int, error) {\n", `func (f *osFile) WriteAt(off int64, bufs ...[]byte) (int, error) {
 	if len(f.path) > 8 && f.path[:8] == "journal/" {
 		n := 0

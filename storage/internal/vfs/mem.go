@@ -17,11 +17,12 @@ const (
 	memDefault = 1 << 40
 )
 
-// page holds pageSize bytes. It may be written in place by the tree whose owner token it
-// carries; any other tree copies it first, which makes Clone cheap.
+// page holds up to pageSize bytes; those that data does not reach to are zeros. It may be
+// written in place by the tree whose owner token it carries; any other tree copies it
+// first, which makes Clone cheap.
 type page struct {
 	owner *token
-	data  [pageSize]byte
+	data  []byte
 }
 
 type token struct{ _ byte }

@@ -3,6 +3,7 @@ package vfs
 import (
 	"io"
 	"io/fs"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -43,11 +44,11 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 	for done < len(p) && off < f.n.size {
 		at := int(off % pageSize)
 		want := int(min(pageSize-int64(at), f.n.size-off, int64(len(p)-done)))
-		if pg := f.n.pages[off/pageSize]; pg != nil {
-			copy(p[done:done+want], pg.data[at:])
-		} else {
-			clear(p[done : done+want])
+		part := p[done : done+want]
+		if pg := f.n.pages[off/pageSize]; pg != nil && at < len(pg.data) {
+			part = part[copy(part, pg.data[at:]):]
 		}
+		clear(part)
 		done += want
 		off += int64(want)
 	}
@@ -107,13 +108,16 @@ func (m *Mem) put(n *node, index, at int, b []byte) syscall.Errno {
 		pg = zeroPage
 		n.pages[index] = pg
 	}
-	if pg == zeroPage && isZero(b) {
+	if at >= len(pg.data) && isZero(b) {
 		return 0
 	}
-	if pg.owner != m.own {
-		own := &page{owner: m.own, data: pg.data}
+	size := max(len(pg.data), at+len(b))
+	if pg.owner != m.own || size > cap(pg.data) {
+		own := &page{owner: m.own, data: make([]byte, size, min(pageSize, max(size, 2*len(pg.data))))}
+		copy(own.data, pg.data)
 		n.pages[index], pg = own, own
 	}
+	pg.data = pg.data[:size] // what was never written of it is zeros
 	copy(pg.data[at:], b)
 	return 0
 }
@@ -172,9 +176,7 @@ func (m *Mem) truncate(n *node, size int64) {
 	// What lies after the end in the last page must read as zeros if the file grows again.
 	if at := size % pageSize; at != 0 && size < n.size {
 		if pg := n.pages[keep-1]; pg != nil && pg != zeroPage {
-			cut := &page{owner: m.own}
-			copy(cut.data[:at], pg.data[:at])
-			n.pages[keep-1] = cut
+			n.pages[keep-1] = &page{owner: m.own, data: slices.Clone(pg.data[:min(int(at), len(pg.data))])}
 		}
 	}
 	n.size = size

@@ -83,7 +83,7 @@ func (d *Disk) Flushed() State {
 	for ino, list := range data {
 		for _, s := range list {
 			if !s.optional {
-				img.files[ino] = s.apply(img.files[ino])
+				img.set(ino, s.apply(img.files[ino]))
 			}
 		}
 	}
@@ -117,7 +117,7 @@ func (d *Disk) Drawn(m Model, lot *rand.Rand) *vfs.Mem {
 	for _, ino := range slices.Sorted(maps.Keys(data)) {
 		for _, s := range data[ino] {
 			if there(s.optional, s.class, s.at) {
-				img.files[ino] = s.apply(img.files[ino])
+				img.set(ino, s.apply(img.files[ino]))
 			}
 		}
 	}

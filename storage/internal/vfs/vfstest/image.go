@@ -17,11 +17,12 @@ type image struct {
 	owned map[uint64]bool // directories that may be changed in place
 	other map[uint64]fs.FileMode
 
-	hashes map[uint64]uint64 // of files
+	hashes map[uint64]uint64       // of files
+	built  map[uint64]*vfs.Content // by hash; shared with clones
 }
 
 func readImage(m *vfs.Mem) *image {
-	img := &image{dirs: map[uint64]map[string]uint64{}, files: map[uint64][]byte{}, other: map[uint64]fs.FileMode{}, hashes: map[uint64]uint64{}}
+	img := &image{dirs: map[uint64]map[string]uint64{}, files: map[uint64][]byte{}, other: map[uint64]fs.FileMode{}, hashes: map[uint64]uint64{}, built: map[uint64]*vfs.Content{}}
 	var walk func(dir string) uint64
 	walk = func(dir string) uint64 {
 		info, err := m.Lstat(dir)
@@ -63,7 +64,7 @@ func must(err error) {
 
 func (m *image) clone() *image {
 	return &image{
-		root: m.root, dirs: maps.Clone(m.dirs), files: maps.Clone(m.files), owned: map[uint64]bool{}, other: m.other, hashes: maps.Clone(m.hashes),
+		root: m.root, dirs: maps.Clone(m.dirs), files: maps.Clone(m.files), owned: map[uint64]bool{}, other: m.other, hashes: maps.Clone(m.hashes), built: m.built,
 	}
 }
 
@@ -147,11 +148,30 @@ func (m *image) build() *vfs.Mem {
 				must(other(t, mode, dir+name))
 				continue
 			}
-			WriteFile(t, dir+name, m.files[child])
+			must(t.Put(dir+name, m.content(child)))
 		}
 	}
 	walk(m.root, "")
 	return t
+}
+
+// set changes what a file holds; its hash is not known then.
+func (m *image) set(ino uint64, b []byte) {
+	m.files[ino] = b
+	delete(m.hashes, ino)
+}
+
+func (m *image) content(ino uint64) *vfs.Content {
+	h, ok := m.hashes[ino]
+	if !ok {
+		return vfs.NewContent(m.files[ino])
+	}
+	c := m.built[h]
+	if c == nil {
+		c = vfs.NewContent(m.files[ino])
+		m.built[h] = c
+	}
+	return c
 }
 
 func other(t *vfs.Mem, mode fs.FileMode, file string) error {
