@@ -79,7 +79,7 @@ func (o *output) add(pieces [][]byte, done func(), note bool) error {
 		}
 		m.notes = n
 	}
-	if !o.writing && len(m.pieces) == 1 && o.writeNow(&m.pieces[0]) {
+	if !note && !o.writing && len(m.pieces) == 1 && o.writeNow(&m.pieces[0]) {
 		o.wroteAt.Store(time.Now().UnixNano())
 		o.mu.Unlock()
 		if done != nil {

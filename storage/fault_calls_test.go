@@ -25,6 +25,9 @@ type failing struct {
 	wrap   func(vfs.FS) vfs.FS
 	syncFS bool
 
+	options func(vfs.FS) storage.Options // nil: small
+	script  func(*client)                // nil: the usual one
+
 	patience time.Duration // with a store whose disk is well again; zero: as a busy machine needs
 }
 
@@ -106,6 +109,9 @@ func (f failing) at(n int) (hit bool, err error) {
 
 func (f failing) live(c *client, fsys vfs.FS, cleared *bool) error {
 	o := small(fsys)
+	if f.options != nil {
+		o = f.options(fsys)
+	}
 	o.SyncFS = f.syncFS
 	s, err := storage.Open(context.Background(), o)
 	if err != nil {
@@ -113,7 +119,11 @@ func (f failing) live(c *client, fsys vfs.FS, cleared *bool) error {
 		return f.clean(err)
 	}
 	c.s = s
-	newScript().run(c)
+	if f.script != nil {
+		f.script(c)
+	} else {
+		newScript().run(c)
+	}
 	for _, err := range c.errs {
 		if err := f.clean(err); err != nil {
 			return errors.Join(err, s.Close())

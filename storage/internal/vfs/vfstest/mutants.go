@@ -351,3 +351,23 @@ func (m *stale) Lstat(path string) (vfs.Info, error) {
 	}
 	return m.FS.Lstat(path)
 }
+
+// NoZeros leaves out the writes of nothing but zeros to files whose path holds part.
+func NoZeros(fsys vfs.FS, part string) *Mutant {
+	return &Mutant{FS: fsys, wrap: func(path string, f vfs.File) vfs.File {
+		if !strings.Contains(path, part) {
+			return f
+		}
+		return &noZeros{f}
+	}}
+}
+
+type noZeros struct{ vfs.File }
+
+func (f *noZeros) WriteAt(off int64, bufs ...[]byte) (int, error) {
+	data := bytes.Join(bufs, nil)
+	if len(bytes.Trim(data, "\x00")) == 0 {
+		return len(data), nil
+	}
+	return f.File.WriteAt(off, data)
+}
