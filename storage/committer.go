@@ -161,23 +161,24 @@ func (s *dirStore) commit(batch []*op) {
 	}
 }
 
-// fail answers a group that did not get to the disk. When room is short and some op
-// would make room, those are tried again by themselves, with the reserve let go.
+// fail answers a group that did not get to the disk. When room was short and spares made
+// some, all are tried again; else those that would make room, with the reserve let go.
 func (s *dirStore) fail(batch []*op, results []error, err error) {
-	var freeing []*op
-	retry := noRoom(err) && (s.dropSpares() || s.releaseReserve())
+	var again []*op
+	room := noRoom(err) && s.dropSpares()
+	reserve := noRoom(err) && !room && s.releaseReserve()
 	for i, o := range batch {
 		switch {
 		case results[i] != nil:
 			o.done(results[i])
-		case retry && o.frees:
-			freeing = append(freeing, o)
+		case room || reserve && o.frees:
+			again = append(again, o)
 		default:
 			o.done(s.storageError("writing the journal", err))
 		}
 	}
-	if len(freeing) > 0 {
-		s.commit(freeing)
+	if len(again) > 0 {
+		s.commit(again)
 	}
 }
 
