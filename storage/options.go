@@ -25,8 +25,8 @@ type Options struct {
 	// SegmentBytes is the size of a journal segment, 16 MiB: large enough that changing
 	// segments is rare, small enough to read whole at start.
 	SegmentBytes int64
-	// SpareSegments stay to be written again, 8; negative: none. They go when the store is
-	// closed, and when room is short.
+	// SpareSegments stay to be written again, 8; negative: none. They go after a
+	// minute without a commit, when the store is closed, and when room is short.
 	SpareSegments int
 	// SequenceBlock is how many numbers a segment reserves, 65,536: a crash skips at most that many.
 	SequenceBlock uint64

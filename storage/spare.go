@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
@@ -40,9 +41,32 @@ func (s *dirStore) retireFile(g *segment) error {
 		return s.dropSpare(spare)
 	}
 	s.spareMu.Lock()
+	defer s.spareMu.Unlock()
 	s.spares = append(s.spares, spare)
-	s.spareMu.Unlock()
+	if s.rest == nil {
+		s.rest = time.AfterFunc(spareRest, s.dropAtRest)
+	} else {
+		s.rest.Reset(spareRest)
+	}
 	return nil
+}
+
+// spareRest without a commit is long enough to take a store for one at rest: it keeps nothing.
+const spareRest = time.Minute
+
+func (s *dirStore) dropAtRest() {
+	s.qmu.Lock()
+	left := spareRest - time.Since(s.pace.newest)
+	s.qmu.Unlock()
+	if left <= 0 {
+		s.dropSpares()
+		return
+	}
+	s.spareMu.Lock()
+	defer s.spareMu.Unlock()
+	if len(s.spares) > 0 {
+		s.rest.Reset(left)
+	}
 }
 
 // wantsSpare is for segments that were filled: a store with little in it keeps none. One
@@ -87,16 +111,20 @@ func (s *dirStore) dropSpare(path string) error {
 	return ignoreMissing(s.fs.Remove(path))
 }
 
-// dropSpares gives their room back and says whether there was any.
+// dropSpares gives their room back and says whether there was any. It holds the lock until
+// they are gone: who closes the store waits for it.
 func (s *dirStore) dropSpares() bool {
+	s.spareMu.Lock()
+	defer s.spareMu.Unlock()
 	dropped := false
-	for path := s.takeSpare(); path != ""; path = s.takeSpare() {
+	for _, path := range s.spares {
 		if err := s.dropSpare(path); err != nil {
 			s.opts.Logger.Warn("a spare segment cannot be removed", "path", path, "error", err)
 			continue
 		}
 		dropped = true
 	}
+	s.spares = nil
 	return dropped
 }
 

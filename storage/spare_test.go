@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/forge-cpd/forge-cpd/checkpoint"
 	"github.com/forge-cpd/forge-cpd/storage/internal/vfs"
@@ -101,6 +103,35 @@ func TestFullSegmentsAreWrittenAgain(t *testing.T) {
 		t.Errorf("after the end there are %q", list)
 	}
 	kept(t, openAt(t, mem, filling), made)
+}
+
+func TestSparesGoWhenTheStoreRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		s := openAt(t, mem, filling)
+		session := newSession(t, s, "")
+		made := fillSegments(t, s, session)
+		for range 3 { // less than a minute apart
+			time.Sleep(spareRest - time.Second)
+			made = append(made, create(t, s, session, `"still at work"`))
+		}
+		if len(spares(t, mem)) == 0 {
+			t.Error("a store at work lost its spares")
+		}
+		time.Sleep(2 * spareRest)
+		synctest.Wait()
+		if list := spares(t, mem); len(list) > 0 {
+			t.Errorf("a store at rest keeps %q", list)
+		}
+		made = append(made, fillSegments(t, s, session)...)
+		if len(spares(t, mem)) == 0 {
+			t.Error("there are no spares any more")
+		}
+		kept(t, s, made)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestSparesGoWhenTheDiskIsFull(t *testing.T) {

@@ -100,6 +100,7 @@ type dirStore struct {
 
 	spareMu sync.Mutex // guards what follows; it comes after all others
 	spares  []string   // paths of segments' files that are zeros now
+	rest    *time.Timer
 
 	importMu sync.Mutex // guards what follows
 	parts    parts
@@ -320,6 +321,11 @@ func (s *dirStore) shutDown() error {
 	close(s.stop)
 	s.workers.Wait()
 	s.awaitCommitter()
+	s.spareMu.Lock()
+	if s.rest != nil {
+		s.rest.Stop()
+	}
+	s.spareMu.Unlock()
 	s.dropSpares()
 	s.qmu.Lock()
 	left := s.committed - s.published
