@@ -50,7 +50,7 @@ func (d *instance) boundGarbage(ctx context.Context) {
 
 const (
 	// busyGarbage may lie about while much is allocated, however little is alive: otherwise a
-	// small store under load is collected fifty times a second, a tenth of its processor time.
+	// small store under load is collected again and again.
 	busyGarbage = 64 << 20
 	// busyGap between two collections says that much is allocated.
 	busyGap = 200 * time.Millisecond

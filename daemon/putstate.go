@@ -67,7 +67,9 @@ func newPendingStates(dir string) (*pendingStates, error) {
 func (p *pendingStates) put(id checkpoint.ID, state []byte) (uint64, error) {
 	inMemory := p.dir == "" || len(state) <= pendingSmall && p.reserve(int64(len(state)))
 	file := ""
-	if !inMemory {
+	if inMemory {
+		state = bytes.Clone(state) // of a message, whose buffer may be larger, or is used again
+	} else {
 		f, err := os.CreateTemp(p.dir, spillPrefix+"*")
 		if err != nil {
 			return 0, checkpoint.Errorf(checkpoint.KindStorage, "keeping the state aside: %w", err)
@@ -86,7 +88,7 @@ func (p *pendingStates) put(id checkpoint.ID, state []byte) (uint64, error) {
 	}
 	old := p.clear(e)
 	e.revision++
-	e.present, e.state, e.file = true, bytes.Clone(state), file // of a message, whose buffer may be larger
+	e.present, e.state, e.file = true, state, file
 	rev := e.revision
 	p.mu.Unlock()
 	return rev, remove(old)

@@ -110,12 +110,9 @@ func (o *output) add(pieces [][]byte, done func(), note bool) error {
 // deadline are only for the rest, and for errors. o.mu is held.
 func (o *output) writeNow(b *[]byte) bool {
 	o.now = *b
-	if err := o.c.raw.Control(o.attempt); err != nil {
-		return false // write finds out why
-	}
-	*b = o.now
-	o.now = nil
-	return len(*b) == 0
+	err := o.c.raw.Control(o.attempt) // when it fails, write finds out why
+	*b, o.now = o.now, nil
+	return err == nil && len(*b) == 0
 }
 
 func (o *output) writeOnce(fd uintptr) {

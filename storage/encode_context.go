@@ -10,8 +10,7 @@ import (
 	"github.com/forge-cpd/forge-cpd/checkpoint/rawjson"
 )
 
-// appendContext renders a context as encoding/json would, in a tenth of the time: it is a
-// part of each create.
+// appendContext renders a context as encoding/json would, for less: it is a part of each create.
 func appendContext(b []byte, c *checkpoint.Context) ([]byte, error) {
 	b = appendTime(append(b, `{"captured_at":`...), c.CapturedAt)
 	b = appendTime(append(b, `,"started_at":`...), c.StartedAt)

@@ -321,57 +321,6 @@ func (s *dirStore) learn(list []built) error {
 	return nil
 }
 
-// pinRows writes a session's rows into the log, in a place of their own, and pins them.
-func (s *dirStore) pinRows(load *sessionLoad) error {
-	s.round.Lock()
-	defer s.round.Unlock()
-	s.mu.Lock()
-	sess := s.index.bySess[load.id]
-	if sess != nil {
-		s.index.time(sess)
-	}
-	s.mu.Unlock()
-	l := &s.log
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if sess == nil || sess != load.s || l.rows == nil || sess.disk.manifest == nil || sess.disk.bytes == 0 {
-		return nil
-	}
-	fresh := sess.logSlot == 0
-	b, slot := l.slotOf(sess, nil)
-	s.mu.RLock()
-	sums := make(map[checkpoint.ID]string, len(load.live))
-	for _, r := range load.live {
-		sums[r.id] = r.sum
-	}
-	live, bytes := 0, int64(0)
-	for _, id := range sess.rows {
-		r := s.index.row(id)
-		if s.index.pending[id] != nil || r.flags&rowUnread != 0 {
-			continue
-		}
-		sum, ok := sums[r.id]
-		if !ok {
-			continue // it came since, and has its entry already
-		}
-		stored := *r
-		stored.notes -= uint16(len(s.notes[r.id]))
-		b = l.entry(b, slot, stored, sum)
-		live, bytes = live+1, bytes+stored.sumSize()
-	}
-	s.mu.RUnlock()
-	b = appendPin(b, slot, &sess.disk)
-	if err := l.write(nil, b); err != nil {
-		if fresh {
-			sess.logSlot = 0
-		}
-		return err
-	}
-	l.count(live, bytes)
-	sess.partial = false
-	return nil
-}
-
 // knowNewest reads the newest checkpoints of sessions whose newest was deleted while the
 // index is rebuilt: their times are shown.
 func (s *dirStore) knowNewest(ctx context.Context) error {
